@@ -1,0 +1,72 @@
+"""Integers packed to their exact number of bits.
+
+The order is little-endian throughout. With `bits` bits a value, bit j of value i (bit 0 weighs 1) is bit
+n = i * bits + j of the stream, which is the bit of weight 2 ** (n % 8) in byte n // 8. What the last byte has left
+over is zero. The values 1, 2, 7 of 3 bits each, for example, are the bytes 0b11_010_001, 0b0000000_1.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MAX_BITS = 32
+
+
+def packed_size(bits: int, count: int) -> int:
+    """Bytes that `count` values of `bits` bits take."""
+    return -(-bits * count // 8)
+
+
+def pack(values: ArrayLike, bits: int) -> bytes:
+    """Pack integers, `bits` bits each.
+
+    Args:
+        values: Integers in [0, 2 ** bits), of any shape; their order is that of the flattened array.
+        bits: 1 to 32.
+
+    Raises:
+        ValueError: `bits` or a value is out of range, or the values are not integers.
+    """
+    _check_bits(bits)
+    flat = np.asarray(values).reshape(-1)
+    if flat.size == 0:
+        return b""
+    if flat.dtype.kind not in "iu":
+        raise ValueError(f"values must be integers; got {flat.dtype}")
+    if flat.min() < 0 or flat.max() >= 1 << bits:
+        raise ValueError(f"values of {bits} bits must be 0 to {(1 << bits) - 1}; got {flat.min()} to {flat.max()}")
+    as_bytes = flat.astype("<u4").view(np.uint8).reshape(-1, 4)
+    as_bits = np.unpackbits(as_bytes, axis=1, count=bits, bitorder="little")
+    return np.packbits(as_bits, bitorder="little").tobytes()
+
+
+def unpack(data: bytes | memoryview, bits: int, count: int) -> NDArray[np.int64]:
+    """Undo `pack`.
+
+    Args:
+        data: Exactly the bytes that `pack` returned.
+        bits: 1 to 32.
+        count: Number of values.
+
+    Returns:
+        Integers in [0, 2 ** bits), [count].
+
+    Raises:
+        ValueError: `bits` is out of range, `data` has another length, or a bit after the last value is not zero.
+    """
+    _check_bits(bits)
+    if len(data) != packed_size(bits, count):
+        raise ValueError(
+            f"{count} values of {bits} bits must be {packed_size(bits, count)} bytes; got {len(data)} bytes"
+        )
+    as_bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little")
+    if as_bits[bits * count :].any():
+        raise ValueError("the bits after the last value must be zero; got ones")
+    as_bytes = np.zeros((count, 4), dtype=np.uint8)
+    packed = np.packbits(as_bits[: bits * count].reshape(count, bits), axis=1, bitorder="little")
+    as_bytes[:, : packed.shape[1]] = packed
+    return as_bytes.view("<u4").reshape(-1).astype(np.int64)
+
+
+def _check_bits(bits: int) -> None:
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be 1 to {MAX_BITS}; got {bits}")

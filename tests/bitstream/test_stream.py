@@ -1,0 +1,54 @@
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from codec.bitstream import Header, Stream
+
+HEADER = Header(
+    model="tiny",
+    fingerprint="0123456789abcdef",
+    sample_rate=44_100,
+    channels=2,
+    length=66_150,
+    num_quantizers=3,
+    bits=10,
+    num_frames=75,
+)
+
+
+def test_duration_is_that_of_the_original():
+    assert HEADER.duration == 1.5
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("sample_rate", 0, "sample_rate must be 1 to 1000000; got 0"),
+        ("sample_rate", 1_000_001, "sample_rate must be 1 to 1000000; got 1000001"),
+        ("channels", 0, "channels must be 1 to 65535; got 0"),
+        ("channels", 1 << 16, "channels must be 1 to 65535; got 65536"),
+        ("length", 0, "length must be 1 to 18446744073709551615; got 0"),
+        ("num_quantizers", 0, "num_quantizers must be 1 to 65535; got 0"),
+        ("bits", 33, "bits must be 1 to 32; got 33"),
+        ("num_frames", 1 << 64, "num_frames must be 1 to 18446744073709551615; got 18446744073709551616"),
+        ("frames_per_chunk", 0, "frames_per_chunk must be 1 to 4294967295; got 0"),
+        ("model", "", "model must be printable, of 1 to 255 bytes; got ''"),
+        ("model", "red\x1b[31m", r"model must be printable, of 1 to 255 bytes; got 'red\x1b[31m'"),
+        ("model", "two\nlines", r"model must be printable, of 1 to 255 bytes; got 'two\nlines'"),
+        ("model", "é" * 128, f"model must be printable, of 1 to 255 bytes; got '{'é' * 128}'"),
+        ("fingerprint", "0123", "fingerprint must be 16 lowercase hexadecimal digits; got '0123'"),
+        ("fingerprint", "0" * 15 + "G", "fingerprint must be 16 lowercase hexadecimal digits; got '000000000000000G'"),
+    ],
+)
+def test_a_field_out_of_range_is_an_error(field, value, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        replace(HEADER, **{field: value})
+
+
+def test_codes_of_another_shape_are_an_error():
+    Stream(HEADER, np.zeros((2, 3, 75), dtype=np.int64))
+    message = "codes must have the shape (2, 3, 75) that the header says; got (3, 2, 75)"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Stream(HEADER, np.zeros((3, 2, 75), dtype=np.int64))
