@@ -1,0 +1,106 @@
+"""How code vectors learn: small classes of settings. Their state lives in the buffers of `Codebook`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Update(Protocol):
+    """What a `Codebook` asks of the way it learns.
+
+    Attributes:
+        by_gradient: Whether the code vectors are a parameter that an optimizer moves.
+        dead_ratio: Codes used less than this times uniform use are replaced; 0 keeps all.
+        decay: Weight of the past in the moving average of the codes' use.
+    """
+
+    by_gradient: ClassVar[bool]
+
+    @property
+    def dead_ratio(self) -> float: ...
+
+    @property
+    def decay(self) -> float: ...
+
+    def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+        """The code vectors after a step.
+
+        Args:
+            vectors: Code vectors before, [k, dim].
+            usage: Moving average of each code's share of the rows, before, [k].
+            share: Each code's share of this step's rows, [k].
+            sums: Sum of the rows that chose each code, divided by the number of all rows, [k, dim].
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EMA:
+    """Each code vector is the moving average of the rows that chose it (van den Oord et al. 2017, appendix A.1).
+
+    The default: needs no learning rate, and follows an encoder that moves.
+
+    Attributes:
+        decay: Weight of the past, in (0, 1). 0.99 forgets in about 100 steps.
+        epsilon: Laplace smoothing: pseudo-use spread evenly over all codes, relative to the use of all.
+        dead_ratio: Codes used less than this times uniform use are replaced by rows of the batch; 0 keeps all.
+    """
+
+    by_gradient: ClassVar[bool] = False
+    decay: float = 0.99
+    epsilon: float = 1e-5
+    dead_ratio: float = 0.1
+
+    def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+        # The running sum of the paper is not stored: it is the vector times its smoothed use, so that vector, sum
+        # and count cannot come apart when a codebook is initialized, or a code replaced.
+        past = vectors * self._smooth(usage).unsqueeze(1)
+        present = torch.lerp(sums, past, self.decay)
+        return present / self._smooth(torch.lerp(share, usage, self.decay)).unsqueeze(1)
+
+    def _smooth(self, usage: Tensor) -> Tensor:
+        return (usage + self.epsilon / usage.shape[0]) / (1 + self.epsilon)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Code vectors are parameters, moved by the codebook loss |q - sg(x)|^2 (van den Oord et al. 2017, eq. 3).
+
+    For codebooks that other losses shape as well, and for the low-dimensional ones of DAC.
+
+    Attributes:
+        decay: Weight of the past in the moving average of the codes' use.
+        dead_ratio: As in `EMA`.
+    """
+
+    by_gradient: ClassVar[bool] = True
+    decay: float = 0.99
+    dead_ratio: float = 0.1
+
+    def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+        return vectors
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Code vectors stay as they were initialized or loaded, for example to fine-tune around given codes.
+
+    Attributes:
+        decay: Weight of the past in the moving average of the codes' use.
+    """
+
+    by_gradient: ClassVar[bool] = False
+    decay: float = 0.99
+
+    @property
+    def dead_ratio(self) -> float:
+        """Nothing is ever replaced."""
+        return 0.0
+
+    def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+        return vectors
+
+
+UPDATES: dict[str, type[EMA] | type[Gradient] | type[Frozen]] = {"ema": EMA, "gradient": Gradient, "frozen": Frozen}
