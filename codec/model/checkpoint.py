@@ -1,0 +1,121 @@
+"""Codecs on disk: config.json and model.safetensors, as on the Hugging Face hub. No pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from codec.choose import did_you_mean
+from codec.model.build import build_codec
+from codec.model.codec import Codec
+from codec.model.config import CodecConfig
+from codec.settings import settings_from
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a codec's settings and weights into a folder, which is made if need be.
+
+    Args:
+        codec: What to save.
+        folder: Where.
+        dtype: Of the weights on disk: half precision halves the file. The loaded codec has the rounded weights, and
+            their fingerprint.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in codec.state_dict().items()
+    }
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(asdict(codec.config), indent=2) + "\n")
+
+
+def from_pretrained(name_or_folder: str | Path) -> Codec:
+    """Load a codec, in eval mode and float32.
+
+    Args:
+        name_or_folder: Name of a shipped model, or a folder that `save_pretrained` wrote.
+
+    Raises:
+        ValueError: There is no such model or folder; or its settings or weights do not fit, with those that do not.
+    """
+    folder = _find(name_or_folder)
+    codec = build_codec(_load_config(folder / CONFIG_FILE))
+    load_weights(codec, _load_tensors(folder / WEIGHTS_FILE))
+    return codec.eval()
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models in the package: names and folders."""
+    pretrained = Path(str(files("codec"))) / "pretrained"
+    return {path.parent.name: path.parent for path in sorted(pretrained.glob(f"*/{CONFIG_FILE}"))}
+
+
+def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a codec, once all names and shapes are seen to fit.
+
+    Raises:
+        ValueError: A name is missing or unknown, or a shape is another; the message lists the first few.
+    """
+    expected = codec.state_dict()
+    misfits = [f"missing {name}" for name in expected if name not in weights]
+    misfits += [f"unknown {name}" for name in weights if name not in expected]
+    misfits += [
+        f"{name} must have shape {list(expected[name].shape)}; got {list(tensor.shape)}"
+        for name, tensor in weights.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    if misfits:
+        more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
+        raise ValueError(f"weights do not fit the model: {'; '.join(misfits[:5])}{more}")
+    codec.load_state_dict(weights)
+
+
+def fingerprint(codec: Codec) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _find(name_or_folder: str | Path) -> Path:
+    shipped = shipped_models()
+    if str(name_or_folder) in shipped:
+        return shipped[str(name_or_folder)]
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    raise ValueError(
+        f"model must be a folder or one of {', '.join(shipped) or '(none shipped)'}; got '{name_or_folder}'"
+        f"{did_you_mean(str(name_or_folder), shipped)}"
+    )
+
+
+def _load_config(path: Path) -> CodecConfig:
+    try:
+        return settings_from(json.loads(path.read_text()), CodecConfig)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None

@@ -1,0 +1,79 @@
+"""The settings of a codec, as they stand in config.json and in recipes."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Encoder and decoder.
+
+    Attributes:
+        family: Which networks; see `codec.model.build.FAMILIES`.
+        sample_rate: Hz.
+        hop_length: Samples of a code frame.
+        transform_hop: Samples of a frame inside the networks; divides `hop_length`.
+        look_ahead: Samples after the end of a code frame that its codes depend on; a multiple of `transform_hop`, and
+            at least that, since transform frames overlap.
+        dim: Channels of encoder and decoder.
+        encoder_depth: Blocks of the encoder.
+        decoder_depth: Blocks of the decoder.
+        expansion: Channels inside a block, as a multiple of `dim`.
+        kernel_size: Frames that a block's convolution sees.
+        latent_dim: Channels of the latents, which are quantized.
+    """
+
+    family: str = "convnext"
+    sample_rate: int = 16000
+    hop_length: int = 320
+    transform_hop: int = 160
+    look_ahead: int = 800
+    dim: int = 384
+    encoder_depth: int = 4
+    decoder_depth: int = 5
+    expansion: int = 3
+    kernel_size: int = 7
+    latent_dim: int = 128
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """The residual stack; `codec.quantize` explains each choice.
+
+    Attributes:
+        num_quantizers: Stages.
+        codebook_size: Codes of a stage.
+        codebook_dim: Size of the code vectors, if they are projected; 0 for that of the latents.
+        distance: Name in `DISTANCES`.
+        estimator: Name in `ESTIMATORS`.
+        initializer: Name in `INITIALIZERS`.
+        update: Name in `UPDATES`.
+        decay: Weight of the past in moving averages.
+        dead_ratio: Codes used less than this times uniform use are replaced.
+        dropout: Probability that a training example keeps only some first stages.
+    """
+
+    num_quantizers: int = 12
+    codebook_size: int = 1024
+    codebook_dim: int = 0
+    distance: str = "euclidean"
+    estimator: str = "straight_through"
+    initializer: str = "kmeans"
+    update: str = "ema"
+    decay: float = 0.99
+    dead_ratio: float = 0.1
+    dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """A codec: what config.json holds.
+
+    Attributes:
+        name: Name of the model, stored in the files that it makes.
+        model: Encoder and decoder.
+        quantizer: The residual stack between them.
+    """
+
+    name: str = "codec"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
