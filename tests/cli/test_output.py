@@ -1,0 +1,134 @@
+import os
+import re
+import signal
+import stat
+import threading
+import time
+
+import pytest
+
+from codec.cli.errors import CommandError
+from codec.cli.output import new_file
+
+
+def write(path, overwrite=False):
+    with new_file(path, source=path.parent / "source.wav", overwrite=overwrite) as temporary:
+        temporary.write_text("new")
+
+
+def write_half(path, error, overwrite=False):
+    with new_file(path, source=path.parent / "source.wav", overwrite=overwrite) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_the_file_appears_once_it_is_whole(tmp_path):
+    path = tmp_path / "a.rvq"
+    with new_file(path, source=tmp_path / "a.wav", overwrite=False) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.rvq"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_nothing(tmp_path, error):
+    with pytest.raises(error):
+        write_half(tmp_path / "a.rvq", error)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_leaves_the_file_that_was_there(tmp_path):
+    path = tmp_path / "a.rvq"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="broken"):
+        write_half(path, ValueError("broken"), overwrite=True)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.rvq"]
+
+
+def test_a_file_that_exists_is_replaced_only_on_demand(tmp_path):
+    path = tmp_path / "a.rvq"
+    path.write_text("old")
+    with pytest.raises(CommandError, match=r"a\.rvq: exists already; pass --overwrite to replace it$"):
+        write(path)
+    assert path.read_text() == "old"
+    write(path, overwrite=True)
+    assert path.read_text() == "new"
+
+
+def test_unusable_paths_are_refused_before_any_work(tmp_path):
+    source = tmp_path / "source.wav"
+    source.touch()
+    (tmp_path / "link.wav").symlink_to(source)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(os.listdir(tmp_path))
+    for name, message in {
+        "missing/a.rvq": f"there is no folder {tmp_path / 'missing'}",
+        "source.wav/a.rvq": f"there is no folder {source}",
+        "source.wav": "output must be another file than the input",
+        "link.wav": "output must be another file than the input",
+        "folder": "output must be a file; there is something else of that name",
+        "pipe": "output must be a file; there is something else of that name",
+    }.items():
+        path = tmp_path / name
+        with (
+            pytest.raises(CommandError, match=f"^{re.escape(f'{path}: {message}')}$"),
+            new_file(path, source=source, overwrite=True),
+        ):
+            pytest.fail("the block must not run")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CommandError, match=r"a\.rvq: Permission denied$"):
+        write(tmp_path / "a.rvq")
+
+
+def test_the_longest_possible_name_is_possible(tmp_path):
+    write(tmp_path / ("a" * 255))
+    assert os.listdir(tmp_path) == ["a" * 255]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    write(tmp_path / "a.rvq")
+    (tmp_path / "b.rvq").touch()
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.rvq", "b.rvq")]
+    assert modes[0] == modes[1]
+
+
+def test_the_handler_of_sigterm_is_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with new_file(tmp_path / "a.rvq", source=tmp_path, overwrite=False):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_works_outside_of_the_main_thread(tmp_path):
+    thread = threading.Thread(target=write, args=[tmp_path / "a.rvq"])
+    thread.start()
+    thread.join()
+    assert (tmp_path / "a.rvq").read_text() == "new"
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_nothing(tmp_path, start_python, number, exit_code):
+    # Nobody writes into the pipe, so the command waits at its input, with the temporary file made.
+    os.mkfifo(tmp_path / "pipe.wav")
+    process = start_python("-m", "codec.cli.main", "encode", tmp_path / "pipe.wav")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".codec-*.part")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == exit_code
+    assert "Traceback" not in stderr
+    assert os.listdir(tmp_path) == ["pipe.wav"]
