@@ -1,0 +1,1 @@
+"""The parts of a training run; `recipes/train.py` puts them together."""

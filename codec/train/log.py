@@ -1,0 +1,84 @@
+"""What a run tells: means of losses, use of every stage's codes, speed."""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec.distributed import sum_over_ranks, world_size
+from codec.quantize.usage import count_codes, dead_share, perplexity
+
+
+class Window:
+    """Sums over the steps since the last line of the log. No collective until it is read.
+
+    Args:
+        codebook_size: Codes of a stage.
+    """
+
+    def __init__(self, codebook_size: int):
+        self.codebook_size = codebook_size
+        self._reset()
+
+    def add(self, losses: dict[str, Tensor], codes: Tensor, seconds_of_audio: float) -> None:
+        """Take in a step.
+
+        Args:
+            losses: Scalars by name.
+            codes: [batch, num_quantizers, frames].
+            seconds_of_audio: In this process's share of the batch.
+        """
+        for name, loss in losses.items():
+            self._losses[name] = self._losses[name] + loss.detach()
+        counts = count_codes(codes, self.codebook_size)
+        self._counts = counts if self._counts is None else self._counts + counts
+        self._seconds += seconds_of_audio
+        self._steps += 1
+
+    def read(self) -> dict[str, float | list[float]]:
+        """What happened since the last reading, on all ranks; every rank must ask.
+
+        Returns:
+            Each loss; "perplexity" and "dead_share", a list with an entry for each stage; "audio_seconds_per_second".
+
+        Raises:
+            RuntimeError: No step was added.
+        """
+        if self._counts is None:
+            raise RuntimeError("a window must hold a step before it is read; got none")
+        losses, counts, seconds = sum_over_ranks(
+            torch.stack(list(self._losses.values())).float(),
+            self._counts.float(),
+            self._counts.new_tensor(self._seconds, dtype=torch.float32),
+        )
+        losses = losses / (self._steps * world_size())
+        values: dict[str, float | list[float]] = dict(zip(self._losses, losses.tolist(), strict=True))
+        values["perplexity"] = perplexity(counts).tolist()
+        values["dead_share"] = dead_share(counts).tolist()
+        values["audio_seconds_per_second"] = seconds.item() / (time.monotonic() - self._start)
+        self._reset()
+        return values
+
+    def _reset(self) -> None:
+        self._losses: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._counts: Tensor | None = None
+        self._seconds = 0.0
+        self._steps = 0
+        self._start = time.monotonic()
+
+
+def append_line(path: Path, values: dict[str, object]) -> None:
+    """Add a line of JSON to a log file."""
+    with path.open("a") as file:
+        file.write(json.dumps(values, default=float) + "\n")
+
+
+def summarize(values: dict[str, float | list[float]]) -> str:
+    """Losses, and the range of the stages' perplexities, on one short line."""
+    numbers = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
+    stages = values["perplexity"]
+    assert isinstance(stages, list)
+    return "  ".join([*numbers, f"perplexity {min(stages):.0f} to {max(stages):.0f}"])
