@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from codec.bitstream import Stream
 
 Source = Annotated[Path, typer.Argument(metavar="IN.wav", help="WAV, FLAC or Ogg, of any rate and channel count.")]
-Bitrate = Annotated[int, typer.Option("--bitrate", help="Bit/s of each channel; must be one that the model has.")]
+Bitrate = Annotated[
+    int | None, typer.Option("--bitrate", help="Bit/s of each channel; one that the model has. Default: its highest.")
+]
 
 
 def encode(
     source: Source,
     output: Output = None,
-    bitrate: Bitrate = 3000,
+    bitrate: Bitrate = None,
     model: Model = DEFAULT_MODEL,
     overwrite: Overwrite = False,
 ) -> None:
@@ -35,20 +37,24 @@ def encode(
         new_file(output or beside(source, ".rvq"), source=source, overwrite=overwrite) as temporary,
     ):
         audio = read_audio(source)
-        stream = encode_audio(audio, load_model(model), bitrate)
+        codec = load_model(model)
+        try:
+            stream = encode_audio(audio, codec, bitrate)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
         temporary.write_bytes(write_stream(stream))
 
 
-def encode_audio(audio: "Audio", model: "Codec", bitrate: int) -> "Stream":
+def encode_audio(audio: "Audio", model: "Codec", bitrate: int | None = None) -> "Stream":
     """Encode every channel as a mono signal of its own.
 
     Args:
         audio: Of any sample rate.
         model: In eval mode.
-        bitrate: Bit/s of each channel.
+        bitrate: Bit/s of each channel. Default: the highest.
 
     Raises:
-        CommandError: The model has no such bitrate.
+        ValueError: The model has no such bitrate.
     """
     import torch
     from einops import rearrange
@@ -56,7 +62,7 @@ def encode_audio(audio: "Audio", model: "Codec", bitrate: int) -> "Stream":
     from codec.audio import resample
     from codec.bitstream import Header, Stream
 
-    num_quantizers = _stages_of(model, bitrate)
+    num_quantizers = model.num_quantizers if bitrate is None else model.stages_at(bitrate)
     waveform = resample(audio.waveform, audio.sample_rate, model.sample_rate)
     with torch.inference_mode():
         codes = model.encode(rearrange(waveform, "c t -> c 1 t"), num_quantizers)
@@ -67,15 +73,7 @@ def encode_audio(audio: "Audio", model: "Codec", bitrate: int) -> "Stream":
         channels=audio.waveform.shape[0],
         length=audio.waveform.shape[1],
         num_quantizers=num_quantizers,
-        bits=(model.codebook_size - 1).bit_length(),
+        bits=model.bits_per_code,
         num_frames=codes.shape[2],
     )
     return Stream(header, codes.numpy())
-
-
-def _stages_of(model: "Codec", bitrate: int) -> int:
-    bitrates = [round(model.bitrate(stages)) for stages in range(1, model.num_quantizers + 1)]
-    if bitrate not in bitrates:
-        known = ", ".join(map(str, bitrates))
-        raise CommandError(f"bitrate must be one that the model {model.name} has, {known} bit/s; got {bitrate}")
-    return bitrates.index(bitrate) + 1

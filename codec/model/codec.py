@@ -93,7 +93,23 @@ class Codec(nn.Module):
 
     def bitrate(self, num_quantizers: int | None = None) -> float:
         """Bit/s of the first `num_quantizers` stages, of one channel. Default: all stages."""
-        return (self.num_quantizers if num_quantizers is None else num_quantizers) * self.frame_rate * self.bits_per_code
+        stages = self.num_quantizers if num_quantizers is None else num_quantizers
+        return stages * self.frame_rate * self.bits_per_code
+
+    def stages_at(self, bitrate: int) -> int:
+        """How many first stages make a bitrate.
+
+        Args:
+            bitrate: Bit/s of one channel, rounded to a whole number.
+
+        Raises:
+            ValueError: No number of stages does; the message lists the bitrates there are.
+        """
+        bitrates = [round(self.bitrate(stages)) for stages in range(1, self.num_quantizers + 1)]
+        if bitrate not in bitrates:
+            known = ", ".join(map(str, bitrates))
+            raise ValueError(f"bitrate must be one that the model {self.name} has, {known} bit/s; got {bitrate}")
+        return bitrates.index(bitrate) + 1
 
     def forward(self, waveform: Tensor) -> CodecOutput:
         """Encode, quantize and decode, with gradient; in training mode the codebooks learn.

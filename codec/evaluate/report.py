@@ -1,0 +1,259 @@
+"""A codec on a set of clips: bitrate on disk, quality, use of the codebooks, speed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from threading import BoundedSemaphore
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.audio import read_audio, resample
+from codec.bitstream import Header, Stream, write_stream
+from codec.evaluate.metrics import mean_of_known, mel_distance, pesq_wb, si_sdr, stoi
+from codec.model.codec import Codec
+from codec.quantize.usage import count_codes, dead_share, perplexity
+
+Samples = NDArray[np.float32]
+
+AUDIO_SUFFIXES = {".aiff", ".flac", ".mp3", ".ogg", ".opus", ".wav"}
+ROW_HEADINGS = ("bit/s", "stages", "PESQ-WB", "STOI", "SI-SDR", "mel dB", "clips", "encode", "decode")
+STAGE_HEADINGS = ("stage", "perplexity", "dead")
+
+
+class Scores(NamedTuple):
+    """How close an estimate is to its reference; see `codec.evaluate.metrics`."""
+
+    pesq_wb: float
+    stoi: float
+    si_sdr: float
+    mel_distance: float
+
+
+Scorer = Callable[[Samples, Samples, int], Future[Scores]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A codec at one bitrate.
+
+    Attributes:
+        num_quantizers: Stages used; None if the latents went to the decoder unquantized.
+        bitrate: Of the files of codes, headers included, bit/s; None if unquantized.
+        scores: Means over the clips, without those whose reference gives nothing to judge.
+        clips: Number of clips.
+        encode_speed: Seconds of audio encoded in one second.
+        decode_speed: Seconds of audio decoded in one second.
+    """
+
+    num_quantizers: int | None
+    bitrate: float | None
+    scores: Scores
+    clips: int
+    encode_speed: float
+    decode_speed: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, under `ROW_HEADINGS`."""
+        return (
+            "-" if self.bitrate is None else f"{self.bitrate:.0f}",
+            "none" if self.num_quantizers is None else f"{self.num_quantizers}",
+            f"{self.scores.pesq_wb:.2f}",
+            f"{self.scores.stoi:.3f}",
+            f"{self.scores.si_sdr:.1f}",
+            f"{self.scores.mel_distance:.2f}",
+            f"{self.clips}",
+            f"{self.encode_speed:.1f}x",
+            f"{self.decode_speed:.1f}x",
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A codec at several bitrates.
+
+    Attributes:
+        rows: From the lowest bitrate to the highest; the unquantized one last.
+        perplexity: Effective number of codes, for each stage that the highest bitrate uses.
+        dead_share: Share of each stage's codes that never occurred, which means little on few clips.
+    """
+
+    rows: list[Row]
+    perplexity: list[float]
+    dead_share: list[float]
+
+    def stage_cells(self) -> list[tuple[str, ...]]:
+        """The use of each stage as text, under `STAGE_HEADINGS`."""
+        stages = zip(self.perplexity, self.dead_share, strict=True)
+        return [(f"{stage}", f"{used:.1f}", f"{dead:.1%}") for stage, (used, dead) in enumerate(stages, start=1)]
+
+
+def evaluate(
+    codec: Codec, clips: Iterable[Path], bitrates: Sequence[int], *, unquantized: bool = False, jobs: int = 1
+) -> Report:
+    """Encode each clip at each bitrate, write the codes to bytes, decode and score them.
+
+    Args:
+        codec: In eval mode, on the device it is to run on.
+        clips: Audio files. Several channels are averaged, other sample rates converted to the codec's.
+        bitrates: bit/s, each one that the codec has.
+        unquantized: Whether to add a row for the latents decoded as they are, without the quantizer: what is lost
+            there, no bitrate brings back.
+        jobs: Processes that score while this one codes; with 1, this one scores in between. More of them than there are
+            cores left slow the codec down, whose speed is in the report. They import the script that calls this, so it
+            must do so under `if __name__ == "__main__"`.
+
+    Raises:
+        ValueError: There are no clips or no bitrates, or the codec lacks a bitrate.
+        AudioFileError: A clip cannot be read.
+        ImportError: The packages of the extra `eval` are missing.
+    """
+    if not bitrates:
+        raise ValueError("bitrates must hold at least one; got none")
+    depths = sorted({codec.stages_at(bitrate) for bitrate in bitrates})
+    fingerprint = codec.fingerprint()
+    trials = [_Trial(codec, fingerprint, depth) for depth in [*depths, *[None] * unquantized]]
+    with torch.inference_mode(), _start_scorer(jobs) as score:
+        # The first run of a network takes longer than those that follow.
+        codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate, device=_device(codec))))
+        for path in clips:
+            waveform = _load(path, codec.sample_rate)
+            for trial in trials:
+                estimate = trial.run(waveform)
+                trial.scores.append(score(_to_samples(waveform), _to_samples(estimate), codec.sample_rate))
+        rows = [trial.to_row() for trial in trials]
+    counts = trials[len(depths) - 1].counts
+    return Report(rows, perplexity(counts).tolist(), dead_share(counts).tolist())
+
+
+def find_audio(folder: Path) -> list[Path]:
+    """List the audio files in a folder and all below it, sorted.
+
+    Raises:
+        ValueError: There is no such folder, or no audio in it.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"{folder} must be a folder with audio files ({', '.join(sorted(AUDIO_SUFFIXES))}); got none")
+    return paths
+
+
+class _Trial:
+    """A row in the making: runs the codec at one depth, and adds up what it takes and gives."""
+
+    def __init__(self, codec: Codec, fingerprint: str, num_quantizers: int | None):
+        self.codec = codec
+        self.fingerprint = fingerprint
+        self.num_quantizers = num_quantizers
+        self.counts = torch.zeros(num_quantizers or 0, codec.codebook_size, dtype=torch.int64)
+        self.scores: list[Future[Scores]] = []
+        self.num_bytes = 0
+        self.audio_seconds = self.encode_seconds = self.decode_seconds = 0.0
+
+    def run(self, waveform: Tensor) -> Tensor:
+        """Encode and decode a clip, [1, 1, time], to one of the same length, within [-1, 1] as files are."""
+        on_device = waveform.to(_device(self.codec))
+        length = waveform.shape[-1]
+        if self.num_quantizers is None:
+            latents, encode_seconds = _time(self.codec.encode_latents, on_device)
+            estimate, decode_seconds = _time(self.codec.decoder, latents)
+        else:
+            codes, encode_seconds = _time(self.codec.encode, on_device, self.num_quantizers)
+            estimate, decode_seconds = _time(self.codec.decode, codes)
+            self.num_bytes += len(write_stream(self._to_stream(codes.cpu(), length)))
+            self.counts += count_codes(codes.cpu(), self.codec.codebook_size)
+        self.audio_seconds += length / self.codec.sample_rate
+        self.encode_seconds += encode_seconds
+        self.decode_seconds += decode_seconds
+        return estimate[..., :length].clamp(-1, 1)
+
+    def to_row(self) -> Row:
+        """Wait for the scores, and average them."""
+        if not self.scores:
+            raise ValueError("clips must hold at least one audio file; got none")
+        columns = zip(*(future.result() for future in self.scores), strict=True)
+        return Row(
+            num_quantizers=self.num_quantizers,
+            bitrate=8 * self.num_bytes / self.audio_seconds if self.num_quantizers else None,
+            scores=Scores(*(mean_of_known(column) for column in columns)),
+            clips=len(self.scores),
+            encode_speed=self.audio_seconds / self.encode_seconds,
+            decode_speed=self.audio_seconds / self.decode_seconds,
+        )
+
+    def _to_stream(self, codes: Tensor, length: int) -> Stream:
+        header = Header(
+            model=self.codec.name,
+            fingerprint=self.fingerprint,
+            sample_rate=self.codec.sample_rate,
+            channels=1,
+            length=length,
+            num_quantizers=codes.shape[1],
+            bits=self.codec.bits_per_code,
+            num_frames=codes.shape[2],
+        )
+        return Stream(header, codes.numpy())
+
+
+@contextmanager
+def _start_scorer(jobs: int) -> Iterator[Scorer]:
+    """Give a function that scores a pair of signals, here or in other processes."""
+    if jobs < 1:
+        raise ValueError(f"jobs must be positive; got {jobs}")
+    if jobs == 1:
+        yield _score_now
+        return
+    # Not forked: a fork copies the locks of torch's threads in whatever state they are.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        places = BoundedSemaphore(4 * jobs)
+
+        def score_later(reference: Samples, estimate: Samples, sample_rate: int) -> Future[Scores]:
+            places.acquire()  # coding is faster than scoring, and the signals that wait are in memory
+            future = pool.submit(_score, reference, estimate, sample_rate)
+            future.add_done_callback(lambda _: places.release())
+            return future
+
+        yield score_later
+
+
+def _score_now(reference: Samples, estimate: Samples, sample_rate: int) -> Future[Scores]:
+    future: Future[Scores] = Future()
+    future.set_result(_score(reference, estimate, sample_rate))
+    return future
+
+
+def _score(reference: Samples, estimate: Samples, sample_rate: int) -> Scores:
+    return Scores(
+        pesq_wb=pesq_wb(reference, estimate, sample_rate),
+        stoi=stoi(reference, estimate, sample_rate),
+        si_sdr=si_sdr(reference, estimate),
+        mel_distance=mel_distance(reference, estimate, sample_rate),
+    )
+
+
+def _load(path: Path, sample_rate: int) -> Tensor:
+    audio = read_audio(path)
+    return resample(audio.waveform.mean(0), audio.sample_rate, sample_rate)[None, None]
+
+
+def _time(function: Callable[..., Tensor], *arguments: Tensor | int) -> tuple[Tensor, float]:
+    start = perf_counter()
+    result = function(*arguments)
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, perf_counter() - start
+
+
+def _device(codec: Codec) -> torch.device:
+    return next(codec.parameters()).device
+
+
+def _to_samples(waveform: Tensor) -> Samples:
+    return waveform.cpu().numpy().ravel()

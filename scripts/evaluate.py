@@ -1,0 +1,39 @@
+"""Score a codec on a folder of audio, at several bitrates: `scripts/evaluate --help`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from codec import Codec
+from codec.audio import AudioFileError
+from codec.cli.errors import one_line_errors
+from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, find_audio, markdown_table
+
+BITRATES = [1500, 3000, 6000]
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Audio files are looked for here and below.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder that holds one.")] = "speech_16khz",
+    bitrate: Annotated[list[int], typer.Option(help="Bit/s; may be given several times.")] = BITRATES,
+    unquantized: Annotated[bool, typer.Option(help="Also score the latents decoded without the quantizer.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes that score; PESQ takes most of the time.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the codec runs: cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Print Markdown tables of the bitrates on disk, with their quality and speed, and of the use of every stage."""
+    with one_line_errors(AudioFileError, ImportError, RuntimeError, ValueError):
+        clips = find_audio(folder)
+        codec = Codec.from_pretrained(model).to(device)
+        progress = track(clips, f"{len(clips)} clips", console=Console(stderr=True), transient=True)
+        report = evaluate(codec, progress, bitrate, unquantized=unquantized, jobs=jobs)
+    print(f"Model {codec.name} ({codec.fingerprint()}) on {device}\n")
+    print(markdown_table(ROW_HEADINGS, [row.cells() for row in report.rows]))
+    print()
+    print(markdown_table(STAGE_HEADINGS, report.stage_cells()))
+
+
+if __name__ == "__main__":
+    typer.run(main)
