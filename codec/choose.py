@@ -1,6 +1,6 @@
 """A name from a configuration -> the piece it stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def choose(table: Mapping[str, Piece], name: str, what: str) -> Piece:
     return table[name]
 
 
-def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A remedy to append to a message about an unknown name; empty if nothing known comes near."""
     nearest = get_close_matches(name, list(known), n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""

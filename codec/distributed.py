@@ -23,14 +23,15 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Add up tensors of equal shapes on all ranks, in one collective however many tensors there are.
 
     Args:
-        tensors: Floating-point tensors on one device; they are not changed.
+        tensors: On one device, not shorter than float32; they are not changed. All are added up in the type that they
+            promote to.
 
     Returns:
         The sums, in the order and shapes of the arguments.
     """
     if world_size() == 1:
         return tensors
-    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return tuple(part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))

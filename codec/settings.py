@@ -1,7 +1,7 @@
 """Tables of a configuration (TOML, JSON) -> dataclasses, with every key and type checked."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from codec.choose import did_you_mean
@@ -14,32 +14,42 @@ def settings_from(table: Mapping[str, Any], kind: type[Settings], where: str = "
 
     Args:
         table: Keys and values; keys that are left out keep their defaults.
-        kind: A dataclass whose fields are dataclasses, str, bool, int, float, or tuples of those.
+        kind: A dataclass whose fields are dataclasses, str, bool, int, float, or tuples of those, of a fixed length
+            (`tuple[float, float]`) or of any (`tuple[float, ...]`).
         where: Dotted path of the table, for messages.
 
     Raises:
         ValueError: A key is unknown (the message names the nearest known one), lacking, or of another type.
     """
     hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise ValueError(f"unknown setting {where}{key}{did_you_mean(key, known)}")
-    values = {key: _convert(value, hints[key], f"{where}{key}") for key, value in table.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"settings {where.rstrip('.') or 'at top level'} are incomplete: {error}") from None
+    for key, field in known.items():
+        if key not in table and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"setting {where}{key} must be given; it has no default")
+    return kind(**{key: _convert(value, hints[key], f"{where}{key}") for key, value in table.items()})
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:
     if is_dataclass(kind) and isinstance(value, Mapping):
         return settings_from(value, kind, f"{path}.")  # type: ignore[arg-type]
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, get_args(kind)[0], path) for item in value)
+        return _convert_items(value, get_args(kind), path)
     if kind is float and type(value) is int:
         return float(value)
     # bool is an int in Python, but no number of anything.
     if isinstance(kind, type) and type(value) is kind:
         return value
-    raise ValueError(f"{path} must be {getattr(kind, '__name__', kind)}; got {value!r}")
+    wanted = "a table" if is_dataclass(kind) else getattr(kind, "__name__", kind)
+    raise ValueError(f"{path} must be {wanted}; got {value!r}")
+
+
+def _convert_items(values: Sequence[Any], kinds: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(values)
+    if len(values) != len(kinds):
+        raise ValueError(f"{path} must have {len(kinds)} values; got {len(values)}")
+    pairs = enumerate(zip(values, kinds, strict=True))
+    return tuple(_convert(value, kind, f"{path}[{index}]") for index, (value, kind) in pairs)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from codec.distributed import rank, sum_over_ranks, world_size
+from codec.distributed import sum_over_ranks
 from codec.quantize.distance import Distance
-from codec.quantize.initialize import Initializer, JoinedRows, count_and_sum
+from codec.quantize.initialize import Initializer, JoinedRows, count_and_sum, own_row_count
 from codec.quantize.update import Update
 
 
@@ -52,7 +52,7 @@ class Codebook(nn.Module):
         """
         if self.initialized:
             return
-        batch = JoinedRows(rows, self._count_rows(rows))
+        batch = JoinedRows.join(rows)
         if batch.total > 0:
             self.vectors.copy_(self.initializer(batch, self.codebook_size, self.distance, self._generator()))
             self.initialized.fill_(True)
@@ -66,7 +66,7 @@ class Codebook(nn.Module):
             codes: Their codes, [rows].
         """
         counts, sums, rows_per_rank = sum_over_ranks(
-            *count_and_sum(rows, codes, self.codebook_size), self._own_row_count(rows)
+            *count_and_sum(rows, codes, self.codebook_size), own_row_count(rows)
         )
         total = rows_per_rank.sum()
         if total == 0:  # every rank's batch is padding
@@ -88,11 +88,3 @@ class Codebook(nn.Module):
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(self.steps))
-
-    def _own_row_count(self, rows: Tensor) -> Tensor:
-        counts = rows.new_zeros(world_size())
-        counts[rank()] = rows.shape[0]
-        return counts
-
-    def _count_rows(self, rows: Tensor) -> Tensor:
-        return sum_over_ranks(self._own_row_count(rows))[0].long()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.distributed import pick_rows, sum_over_ranks
+from codec.distributed import pick_rows, rank, sum_over_ranks, world_size
 from codec.quantize.distance import Distance, nearest
 
 KMEANS_ITERATIONS = 10
@@ -29,6 +29,11 @@ class JoinedRows:
 
     rows: Tensor
     rows_per_rank: Tensor
+
+    @classmethod
+    def join(cls, rows: Tensor) -> "JoinedRows":
+        """The rows of all ranks, from those of this one; one collective."""
+        return cls(rows, sum_over_ranks(own_row_count(rows))[0].long())
 
     @property
     def total(self) -> int:
@@ -55,10 +60,17 @@ def uniform(batch: JoinedRows, codebook_size: int, distance: Distance, generator
 
 
 def samples(batch: JoinedRows, codebook_size: int, distance: Distance, generator: torch.Generator) -> Tensor:
-    """Random rows of the first batch. Cheap, and follows the density of the data."""
-    if batch.total >= codebook_size:
-        return batch.draw(codebook_size, generator)
-    return _fill(batch, batch.draw(max(1, batch.total // 2), generator), codebook_size, distance, generator)
+    """Random rows of the first batch. Cheap, and follows the density of the data.
+
+    With fewer than two rows a code, half of the rows are taken, and the other code vectors lie between rows and those.
+    """
+    # A row that became a code vector of the stage before is zero here. Without a look at the rows, all stages would
+    # draw the same ones, and the codebooks after the first be zeros.
+    batch = JoinedRows.join(batch.rows[batch.rows.any(dim=1)])
+    if batch.total == 0:
+        return batch.rows.new_zeros(codebook_size, batch.rows.shape[1])
+    count = min(codebook_size, max(1, batch.total // 2))
+    return _fill(batch, batch.draw(count, generator), codebook_size, distance, generator)
 
 
 def kmeans(batch: JoinedRows, codebook_size: int, distance: Distance, generator: torch.Generator) -> Tensor:
@@ -80,6 +92,13 @@ def kmeans(batch: JoinedRows, codebook_size: int, distance: Distance, generator:
 
 
 INITIALIZERS: dict[str, Initializer] = {"uniform": uniform, "samples": samples, "kmeans": kmeans}
+
+
+def own_row_count(rows: Tensor) -> Tensor:
+    """How many rows this rank holds, at its place among zeros, [world_size]: the sum over ranks counts them all."""
+    counts = rows.new_zeros(world_size())
+    counts[rank()] = rows.shape[0]
+    return counts
 
 
 def count_and_sum(rows: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

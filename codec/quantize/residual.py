@@ -1,7 +1,8 @@
 """Residual vector quantization: each stage quantizes what the stages before it left."""
 
+from typing import cast
+
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from codec.quantize.vector import Quantization, VectorQuantize, from_rows, mask_rows, to_rows
@@ -52,7 +53,7 @@ class ResidualVQ(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, channel_last=False)
             result = self._quantize_rows(rows, mask_rows(mask, positions), self._draw_depths(rows, positions))
-            codes = rearrange(result.codes, "q n -> n q").view(*positions, -1).movedim(-1, 1)
+            codes = result.codes.view(self.num_quantizers, *positions).movedim(0, 1)
             quantized = from_rows(result.quantized, positions, channel_last=False).to(x.dtype)
             return Quantization(quantized, codes, result.losses)
 
@@ -67,13 +68,14 @@ class ResidualVQ(nn.Module):
             [batch, num_quantizers, *positions], int64.
 
         Raises:
-            ValueError: There are not so many stages.
+            ValueError: There are not so many stages, or `x` is of another shape.
+            RuntimeError: Before the first training batch.
         """
-        count = self._check_count(self.num_quantizers if num_quantizers is None else num_quantizers)
+        stages = self._first_stages(self.num_quantizers if num_quantizers is None else num_quantizers)
         with torch.autocast(x.device.type, enabled=False):
             residual, positions = to_rows(x, self.dim, channel_last=False)
             codes = []
-            for stage in self.stages[:count]:
+            for stage in stages:
                 codes.append(stage.encode_rows(residual))
                 residual = residual - stage.decode_rows(codes[-1])
             return torch.stack([stage_codes.view(positions) for stage_codes in codes], dim=1)
@@ -89,12 +91,15 @@ class ResidualVQ(nn.Module):
 
         Raises:
             ValueError: More stages than there are, or a code that is not in its codebook.
+            RuntimeError: Before the first training batch.
         """
-        count = self._check_count(codes.shape[1])
+        stages = self._first_stages(codes.shape[1])
         with torch.autocast(codes.device.type, enabled=False):
-            stages = zip(self.stages[:count], codes.unbind(1), strict=True)
-            rows = sum(stage.decode_rows(stage_codes.reshape(-1)) for stage, stage_codes in stages)
-            return from_rows(rows, codes[:, 0].shape, channel_last=False)
+            positions = codes[:, 0].shape
+            rows = torch.zeros(positions.numel(), self.dim, device=codes.device)
+            for stage, stage_codes in zip(stages, codes.unbind(1), strict=True):
+                rows = rows + stage.decode_rows(stage_codes.reshape(-1))
+            return from_rows(rows, positions, channel_last=False)
 
     def _quantize_rows(self, rows: Tensor, mask: Tensor | None, depths: Tensor | None) -> Quantization:
         # Two residuals of equal value. Through the first, the estimator's gradient arrives at the encoder once, not
@@ -103,7 +108,7 @@ class ResidualVQ(nn.Module):
         residual, commitment_residual = rows, rows
         quantized = torch.zeros_like(rows)
         codes, losses = [], []
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(self._first_stages(self.num_quantizers)):
             result = stage.quantize_rows(residual, commitment_residual, mask)
             residual = residual - result.quantized
             commitment_residual = commitment_residual - result.quantized.detach()
@@ -122,9 +127,9 @@ class ResidualVQ(nn.Module):
         drawn = torch.randint(1, self.num_quantizers + 1, (batch,), device=rows.device)
         dropped = torch.rand(batch, device=rows.device) < self.dropout
         depths = torch.where(dropped, drawn, self.num_quantizers)
-        return depths.repeat_interleave(rows.shape[0] // batch).unsqueeze(1)
+        return depths.repeat_interleave(positions[1:].numel()).unsqueeze(1)
 
-    def _check_count(self, count: int) -> int:
+    def _first_stages(self, count: int) -> list[VectorQuantize]:
         if not 1 <= count <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {count}")
-        return count
+        return cast(list[VectorQuantize], list(self.stages)[:count])

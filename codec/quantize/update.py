@@ -45,13 +45,23 @@ class EMA:
     Attributes:
         decay: Weight of the past, in (0, 1). 0.99 forgets in about 100 steps.
         epsilon: Laplace smoothing: pseudo-use spread evenly over all codes, relative to the use of all.
-        dead_ratio: Codes used less than this times uniform use are replaced by rows of the batch; 0 keeps all.
+        dead_ratio: Codes used less than this times uniform use are replaced by rows of the batch, in [0, 1); 0 keeps
+            all.
+
+    Raises:
+        ValueError: A setting is out of range; so do the other classes.
     """
 
     by_gradient: ClassVar[bool] = False
     decay: float = 0.99
     epsilon: float = 1e-5
     dead_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self)
+        # Without it a code that is never used divides zero by zero, in the end.
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be positive; got {self.epsilon}")
 
     def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
         # The running sum of the paper is not stored: it is the vector times its smoothed use, so that vector, sum
@@ -71,13 +81,16 @@ class Gradient:
     For codebooks that other losses shape as well, and for the low-dimensional ones of DAC.
 
     Attributes:
-        decay: Weight of the past in the moving average of the codes' use.
+        decay: Weight of the past in the moving average of the codes' use, in (0, 1).
         dead_ratio: As in `EMA`.
     """
 
     by_gradient: ClassVar[bool] = True
     decay: float = 0.99
     dead_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
         return vectors
@@ -88,11 +101,14 @@ class Frozen:
     """Code vectors stay as they were initialized or loaded, for example to fine-tune around given codes.
 
     Attributes:
-        decay: Weight of the past in the moving average of the codes' use.
+        decay: Weight of the past in the moving average of the codes' use, in (0, 1).
     """
 
     by_gradient: ClassVar[bool] = False
     decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     @property
     def dead_ratio(self) -> float:
@@ -104,3 +120,10 @@ class Frozen:
 
 
 UPDATES: dict[str, type[EMA] | type[Gradient] | type[Frozen]] = {"ema": EMA, "gradient": Gradient, "frozen": Frozen}
+
+
+def _check(update: Update) -> None:
+    if not 0 < update.decay < 1:
+        raise ValueError(f"decay must be in (0, 1); got {update.decay}")
+    if not 0 <= update.dead_ratio < 1:
+        raise ValueError(f"dead_ratio must be in [0, 1); got {update.dead_ratio}")

@@ -5,17 +5,20 @@ from einops import rearrange
 from torch import Tensor
 
 
-def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
+def count_codes(codes: Tensor, codebook_size: int, mask: Tensor | None = None) -> Tensor:
     """How often each stage chose each code.
 
     Args:
-        codes: [batch, num_quantizers, frames], int64.
+        codes: [batch, num_quantizers, *positions], int64.
         codebook_size: Number of codes.
+        mask: True where a position is real, [batch, *positions]. Default: all real.
 
     Returns:
         Counts, [num_quantizers, codebook_size], int64.
     """
-    by_stage = rearrange(codes, "b q t -> q (b t)")
+    by_stage = rearrange(codes, "b q ... -> q (b ...)")
+    if mask is not None:
+        by_stage = by_stage[:, mask.reshape(-1).bool()]
     counts = torch.zeros(by_stage.shape[0], codebook_size, dtype=torch.int64, device=codes.device)
     return counts.scatter_add_(1, by_stage, torch.ones_like(by_stage))
 

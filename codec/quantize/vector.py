@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from codec.choose import choose
@@ -18,7 +17,7 @@ class Quantization(NamedTuple):
     """What a quantizer returns.
 
     Attributes:
-        quantized: In the shape of the input, with gradient.
+        quantized: In the shape of the input; in training mode, with the estimator's gradient.
         codes: int64; [batch, *positions], or [batch, num_quantizers, *positions] of a `ResidualVQ`.
         losses: Scalars by name: "commitment", and "codebook" where the codebook learns by gradient. Means over the
             rows that are not masked (and over the stages); their weights are the caller's.
@@ -72,7 +71,7 @@ class VectorQuantize(nn.Module):
             raise ValueError(
                 f"dim, codebook_size and codebook_dim must be positive; got {dim}, {codebook_size}, {codebook_dim}"
             )
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive; got {temperature}")
         self.dim = dim
         self.codebook_size = codebook_size
@@ -81,7 +80,11 @@ class VectorQuantize(nn.Module):
         self.distance = choose(DISTANCES, distance, "distance")
         self.estimator = choose(ESTIMATORS, estimator, "estimator")
         self.codebook = Codebook(
-            codebook_size, codebook_dim, self.distance, choose(INITIALIZERS, initializer, "initializer"), update or EMA()
+            codebook_size,
+            codebook_dim,
+            self.distance,
+            choose(INITIALIZERS, initializer, "initializer"),
+            update or EMA(),
         )
         projected = codebook_dim != dim
         self.project_in = nn.Linear(dim, codebook_dim) if projected else nn.Identity()
@@ -112,6 +115,10 @@ class VectorQuantize(nn.Module):
 
         Returns:
             [batch, *positions], int64.
+
+        Raises:
+            ValueError: `x` is of another shape.
+            RuntimeError: Before the first training batch.
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
@@ -128,6 +135,7 @@ class VectorQuantize(nn.Module):
 
         Raises:
             ValueError: A code is not in the codebook.
+            RuntimeError: Before the first training batch.
         """
         with torch.autocast(codes.device.type, enabled=False):
             rows = self.decode_rows(codes.reshape(-1))
@@ -155,9 +163,9 @@ class VectorQuantize(nn.Module):
             codes = self._nearest(rows)
             quantized = vectors[codes]
         chosen = vectors[codes]
-        losses = {"commitment": masked_mean((commitment_rows - chosen.detach()).square(), mask)}
+        losses = {"commitment": mean_square(commitment_rows - chosen.detach(), mask)}
         if self.codebook.update.by_gradient:
-            losses["codebook"] = masked_mean((chosen - rows.detach()).square(), mask)
+            losses["codebook"] = mean_square(chosen - rows.detach(), mask)
         return Quantization(self.project_out(quantized), codes, losses)
 
     def encode_rows(self, rows: Tensor) -> Tensor:
@@ -166,16 +174,22 @@ class VectorQuantize(nn.Module):
 
     def decode_rows(self, codes: Tensor) -> Tensor:
         """Vectors of codes: [n] -> [n, dim]."""
+        vectors = self._initialized_vectors()
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise ValueError(
                 f"codes must be in [0, {self.codebook_size}); got {int(codes.min())} to {int(codes.max())}"
             )
-        return self.project_out(self.codebook.vectors[codes])
+        return self.project_out(vectors[codes])
 
     def _nearest(self, rows: Tensor) -> Tensor:
+        return nearest(rows, self._initialized_vectors(), self.distance)
+
+    def _initialized_vectors(self) -> Tensor:
         if not self.codebook.initialized:
-            raise RuntimeError("the codebook must be initialized before it encodes; train on a batch or load weights")
-        return nearest(rows, self.codebook.vectors, self.distance)
+            raise RuntimeError(
+                "the codebook must be initialized before it encodes or decodes; train on a batch or load weights"
+            )
+        return self.codebook.vectors
 
 
 def to_rows(x: Tensor, dim: int, channel_last: bool) -> tuple[Tensor, torch.Size]:
@@ -202,8 +216,8 @@ def mask_rows(mask: Tensor | None, positions: torch.Size) -> Tensor | None:
     return mask.reshape(-1).bool()
 
 
-def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the rows [n, dim] that the mask keeps; 0 if it keeps none."""
-    if mask is None:
-        return x.mean()
-    return (x * rearrange(mask, "n -> n 1")).sum() / (mask.sum() * x.shape[1]).clamp_min(1)
+def mean_square(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the squares of the rows [n, dim] that the mask keeps; 0 if there are none."""
+    # Left out, rather than multiplied by zero: the square of what stands in the padding may overflow.
+    kept = rows if mask is None else rows[mask]
+    return kept.square().sum() / max(1, kept.numel())
