@@ -16,11 +16,13 @@ from torch import Tensor, nn
 MEL_FLOOR = 1e-4
 # Bins above this magnitude, -70 dB, are compressed; below, a power would have an unbounded gradient.
 COMPRESSION_FLOOR = 3e-4
+# A batch below this mean absolute sample, -80 dB of full scale, counts as if it were as loud as that.
+WAVEFORM_FLOOR = 1e-4
 
 
 def waveform_loss(estimate: Tensor, target: Tensor) -> Tensor:
     """L1 distance of samples, relative to the L1 norm of the target; shapes are equal."""
-    return (estimate - target).abs().sum() / target.abs().sum().clamp_min(torch.finfo(target.dtype).tiny)
+    return (estimate - target).abs().sum() / target.abs().sum().clamp_min(WAVEFORM_FLOOR * target.numel())
 
 
 class SpectralLosses(NamedTuple):

@@ -22,11 +22,10 @@ def build_codec(config: CodecConfig) -> Codec:
     Raises:
         ValueError: A setting is out of range, or names a piece that does not exist.
     """
-    _check(config.model)
-    encoder, decoder = choose(FAMILIES, config.model.family, "family")
-    return Codec(
-        config, encoder(config.model), _build_quantizer(config.quantizer, config.model.latent_dim), decoder(config.model)
-    )
+    model = config.model
+    _check(model)
+    encoder, decoder = choose(FAMILIES, model.family, "family")
+    return Codec(config, encoder(model), _build_quantizer(config.quantizer, model.latent_dim), decoder(model))
 
 
 def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
@@ -49,14 +48,19 @@ def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
 
 def _build_update(config: QuantizerConfig) -> EMA | Gradient | Frozen:
     update = choose(UPDATES, config.update, "update")
-    if update is Frozen:
-        return Frozen(decay=config.decay)
+    if issubclass(update, Frozen):
+        return update(decay=config.decay)
     return update(decay=config.decay, dead_ratio=config.dead_ratio)
 
 
 def _check(config: ModelConfig) -> None:
+    for name in ("sample_rate", "hop_length", "transform_hop", "dim", "expansion", "kernel_size", "latent_dim"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be positive; got {getattr(config, name)}")
+    if min(config.encoder_depth, config.decoder_depth) < 0:
+        raise ValueError(f"depths must not be negative; got {config.encoder_depth}, {config.decoder_depth}")
     hop = config.transform_hop
-    if hop < 1 or config.hop_length % hop:
+    if config.hop_length % hop:
         raise ValueError(f"hop_length must be a multiple of transform_hop {hop}; got {config.hop_length}")
     if config.look_ahead < hop or config.look_ahead % hop:
         raise ValueError(f"look_ahead must be a positive multiple of transform_hop {hop}; got {config.look_ahead}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
@@ -20,6 +21,7 @@ from codec.settings import settings_from
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -45,7 +47,8 @@ def from_pretrained(name_or_folder: str | Path) -> Codec:
     """Load a codec, in eval mode and float32.
 
     Args:
-        name_or_folder: Name of a shipped model, or a folder that `save_pretrained` wrote.
+        name_or_folder: Name of a shipped model, a folder that `save_pretrained` wrote, or a repository OWNER/NAME of
+            the Hugging Face hub that holds the two files of such a folder.
 
     Raises:
         ValueError: There is no such model or folder; or its settings or weights do not fit, with those that do not.
@@ -66,7 +69,7 @@ def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a codec, once all names and shapes are seen to fit.
 
     Raises:
-        ValueError: A name is missing or unknown, or a shape is another; the message lists the first few.
+        ValueError: A name is missing or unknown, or a shape or kind is another; the message lists the first few.
     """
     expected = codec.state_dict()
     misfits = [f"missing {name}" for name in expected if name not in weights]
@@ -75,6 +78,11 @@ def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
         f"{name} must have shape {list(expected[name].shape)}; got {list(tensor.shape)}"
         for name, tensor in weights.items()
         if name in expected and tensor.shape != expected[name].shape
+    ]
+    misfits += [
+        f"{name} must be of type {expected[name].dtype}; got {tensor.dtype}"
+        for name, tensor in weights.items()
+        if name in expected and tensor.is_floating_point() != expected[name].is_floating_point()
     ]
     if misfits:
         more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
@@ -94,20 +102,39 @@ def fingerprint(codec: Codec) -> str:
 
 def _find(name_or_folder: str | Path) -> Path:
     shipped = shipped_models()
-    if str(name_or_folder) in shipped:
-        return shipped[str(name_or_folder)]
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
+    name = str(name_or_folder)
+    if name in shipped:
+        return shipped[name]
+    if Path(name_or_folder).is_dir():
+        return Path(name_or_folder)
+    if _HUB_NAME.fullmatch(name):
+        return _download(name)
     raise ValueError(
-        f"model must be a folder or one of {', '.join(shipped) or '(none shipped)'}; got '{name_or_folder}'"
-        f"{did_you_mean(str(name_or_folder), shipped)}"
+        f"model must be a folder, a repository OWNER/NAME of the Hugging Face hub, or one of "
+        f"{', '.join(shipped) or '(none shipped)'}; got '{name}'{did_you_mean(name, shipped)}"
     )
+
+
+def _download(repository: str) -> Path:
+    # Imported here: it is slow, and a shipped model does without.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    # Its errors have no base of their own: among them are OSError and ValueError, and those of the HTTP library.
+    except Exception as error:
+        summary = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"model '{repository}' is no folder, and cannot be had from the Hugging Face hub: {summary}"
+        ) from error
 
 
 def _load_config(path: Path) -> CodecConfig:
     try:
-        return settings_from(json.loads(path.read_text()), CodecConfig)
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError(f"settings must be a JSON object; got {type(table).__name__}")
+        return settings_from(table, CodecConfig)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -1,0 +1,233 @@
+import json
+import pickle
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from codec.model import Codec, build_codec
+from codec.model.checkpoint import load_weights, shipped_models
+
+
+@pytest.fixture
+def folder(codec, tmp_path) -> Path:
+    """Where the codec is saved."""
+    codec.save_pretrained(tmp_path / "some" / "folder")
+    return tmp_path / "some" / "folder"
+
+
+@pytest.fixture
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def equal_states(codec, other):
+    state, other_state = codec.state_dict(), other.state_dict()
+    return state.keys() == other_state.keys() and all(torch.equal(state[name], other_state[name]) for name in state)
+
+
+def test_a_codec_comes_back_bit_for_bit(codec, folder, speech):
+    loaded = Codec.from_pretrained(folder)
+    assert loaded.config == codec.config
+    assert equal_states(codec, loaded)
+    assert not loaded.training
+    codes = codec.encode(speech[..., :8000])
+    assert torch.equal(loaded.encode(speech[..., :8000]), codes)
+    assert torch.equal(loaded.decode(codes), codec.decode(codes))
+
+
+def test_the_name_of_a_folder_may_be_a_string(codec, folder):
+    assert equal_states(Codec.from_pretrained(str(folder)), codec)
+
+
+def test_saving_again_writes_the_same_bytes(codec, folder, tmp_path):
+    Codec.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_loaded_codec_can_be_trained_on(folder, speech):
+    loaded = Codec.from_pretrained(folder).train()
+    output = loaded(speech[..., :8000])
+    output.waveform.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_takes_half_the_space_and_encodes_in_float32(codec, folder, tmp_path, speech, dtype):
+    codec.save_pretrained(tmp_path / "half", dtype=dtype)
+    size = (tmp_path / "half" / "model.safetensors").stat().st_size
+    assert size < 0.6 * (folder / "model.safetensors").stat().st_size
+
+    loaded = Codec.from_pretrained(tmp_path / "half")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    for name, tensor in codec.state_dict().items():
+        expected = tensor.to(dtype).float() if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded.state_dict()[name], expected)
+    codes = loaded.encode(speech[..., :8000])
+    assert (codes == codec.encode(speech[..., :8000])).float().mean() > 0.9
+
+
+def test_half_precision_is_rounded_once(codec, tmp_path):
+    codec.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    once = Codec.from_pretrained(tmp_path / "half")
+    once.save_pretrained(tmp_path / "twice", dtype=torch.float16)
+    assert Codec.from_pretrained(tmp_path / "twice").fingerprint() == once.fingerprint() != codec.fingerprint()
+
+
+def test_the_fingerprint_survives_saving(codec, folder):
+    fingerprint = codec.fingerprint()
+    assert len(fingerprint) == 16
+    assert int(fingerprint, 16) >= 0
+    assert Codec.from_pretrained(folder).fingerprint() == fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_gradients_or_mode(codec):
+    fingerprint = codec.fingerprint()
+    assert codec.train().requires_grad_(False).fingerprint() == fingerprint
+
+
+def test_the_fingerprint_tells_any_changed_weight(codec):
+    seen = {codec.fingerprint()}
+    for tensor in codec.state_dict().values():
+        flat = tensor.view(-1)
+        flat[0] = ~flat[0] if tensor.dtype == torch.bool else flat[0] + 1
+        seen.add(codec.fingerprint())
+    assert len(seen) == 1 + len(codec.state_dict())
+
+
+def test_an_unknown_name_lists_the_models_in_the_package(tmp_path, monkeypatch, codec):
+    for name in ("speech_8khz", "speech_16khz"):
+        codec.save_pretrained(tmp_path / "pretrained" / name)
+    (tmp_path / "pretrained" / "empty").mkdir()
+    monkeypatch.setattr("codec.model.checkpoint.files", lambda package: tmp_path)
+    assert list(shipped_models()) == ["speech_16khz", "speech_8khz"]
+    assert equal_states(Codec.from_pretrained("speech_8khz"), codec)
+    with pytest.raises(
+        ValueError, match=r"model must be .* speech_16khz, speech_8khz; got 'speech_16kHz'; did you mean"
+    ):
+        Codec.from_pretrained("speech_16kHz")
+
+
+def test_a_file_is_no_model(folder):
+    with pytest.raises(ValueError, match=r"model must be a folder.*; got '.*model\.safetensors'"):
+        Codec.from_pretrained(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(ValueError, match=rf"{file}: .*No such file"):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modell": {}}, "unknown setting modell; did you mean 'model'"),
+        ({"model": {"dims": 3}}, r"unknown setting model\.dims; did you mean 'dim'"),
+        ({"model": {"dim": "24"}}, r"model\.dim must be int; got '24'"),
+        ({"model": 3}, "model must be a table; got 3"),
+    ],
+)
+def test_settings_that_are_not_known_are_named(folder, change, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b'{"model": [1]}'])
+def test_settings_that_are_no_json_object_are_refused(folder, content):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json: "):
+        Codec.from_pretrained(folder)
+
+
+def test_weights_of_another_model_are_refused_with_what_does_not_fit(folder, weights):
+    weights["encoder.9.weight"] = weights.pop("encoder.1.conv.weight")
+    weights["encoder.1.conv.bias"] = torch.zeros(3)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(
+        ValueError,
+        match=r"weights do not fit the model: missing encoder\.1\.conv\.weight; unknown encoder\.9\.weight; "
+        r"encoder\.1\.conv\.bias must have shape \[24\]; got \[3\]$",
+    ):
+        Codec.from_pretrained(folder)
+
+
+def test_weights_of_another_kind_are_refused(folder, weights):
+    weights["encoder.1.conv.bias"] = weights["encoder.1.conv.bias"].int()
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"encoder\.1\.conv\.bias must be of type torch\.float32; got torch\.int32"):
+        Codec.from_pretrained(folder)
+
+
+def test_of_many_misfits_five_are_named(folder):
+    save_file({}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"missing (\S+; missing ){4}\S+ and \d+ more$"):
+        Codec.from_pretrained(folder)
+
+
+def test_refused_weights_change_nothing(config, codec, weights):
+    fresh = build_codec(config)
+    before = fresh.fingerprint()
+    del weights["decoder.0.bias"]
+    with pytest.raises(ValueError, match=r"missing decoder\.0\.bias"):
+        load_weights(fresh, weights)
+    assert fresh.fingerprint() == before
+
+
+def test_damaged_weights_are_refused(codec, folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    chance = random.Random(0)
+    damaged = [b"", whole[:4], whole[:8], whole[: header // 2], whole[:header], whole[:-1], whole + b"x", b"\xff" * 100]
+    for _ in range(50):
+        position = chance.randrange(header)
+        damaged.append(whole[:position] + bytes([chance.randrange(256)]) + whole[position + 1 :])
+    for content in damaged:
+        if content == whole:
+            continue
+        path.write_bytes(content)
+        # A changed byte of the metadata harms nothing.
+        with suppress(ValueError):
+            assert equal_states(Codec.from_pretrained(folder), codec)
+
+
+class Trap:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_is_ever_read(folder, tmp_path):
+    sprung = tmp_path / "sprung"
+    trap = pickle.dumps(Trap(sprung))
+    (folder / "pytorch_model.bin").write_bytes(trap)
+    assert Codec.from_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(trap)
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        Codec.from_pretrained(folder)
+    torch.save(Trap(sprung), folder / "model.safetensors")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        Codec.from_pretrained(folder)
+    assert not sprung.exists()
+    pickle.loads(trap)
+    assert sprung.exists(), "the trap itself must work"
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_each_model_in_the_package_loads_and_codes(name, speech):
+    codec = Codec.from_pretrained(name)
+    codes = codec.encode(speech)
+    assert codec.name == name
+    assert codec.decode(codes).shape[-1] >= speech.shape[-1]
