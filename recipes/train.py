@@ -1,15 +1,16 @@
 """Train a codec by a recipe.
 
-    accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data LibriSpeech
+accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data LibriSpeech
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +22,7 @@ from codec import Codec, build_codec
 from codec.evaluate import evaluate
 from codec.train.checkpoint import list_checkpoints, load_latest_checkpoint, save_checkpoint
 from codec.train.data import Clip, SpeakerCrops, find_librispeech
-from codec.train.log import Window, append_line, summarize
+from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
 from codec.train.objective import Objective
 from codec.train.recipe import Recipe, load_recipe
@@ -33,8 +34,8 @@ def main() -> None:
     try:
         recipe = load_recipe(arguments.recipe, arguments.set)
         train(recipe, arguments.output or Path("runs") / recipe.name, arguments.resume)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,24 +58,30 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
     accelerator = Accelerator(
         mixed_precision=recipe.run.mixed_precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
-        # Ranks compute equal codebooks; there is nothing to broadcast.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            # Ranks compute equal codebooks; there is nothing to broadcast.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The others wait while one process validates.
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+        ],
     )
     console = Console(quiet=not accelerator.is_main_process)
-    checkpoints = output / "checkpoints"
-    if list_checkpoints(checkpoints) and not resume:
+    checkpoints, log, valid_log = output / "checkpoints", output / "log.jsonl", output / "valid.jsonl"
+    if not resume and (list_checkpoints(checkpoints) or log.exists()):
         raise ValueError(f"{output} holds a run; pass --resume to go on with it, or another --output")
-    output.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.run.seed)
 
     # What is trained, and on what.
     clips = find_librispeech(recipe.data.root, recipe.data.train)
-    valid = find_librispeech(recipe.data.root, recipe.data.valid)
+    valid = [clip.path for clip in find_librispeech(recipe.data.root, recipe.data.valid)]
+    rates = sorted({clip.sample_rate for clip in clips})
+    if rates != [recipe.model.sample_rate]:
+        raise ValueError(f"clips must have the model's sample rate, {recipe.model.sample_rate} Hz; got {rates}")
     codec = build_codec(recipe.codec)
     optimizer = torch.optim.AdamW(
         codec.parameters(),
         lr=recipe.optimizer.learning_rate,
-        betas=(recipe.optimizer.betas[0], recipe.optimizer.betas[1]),
+        betas=recipe.optimizer.betas,
         weight_decay=recipe.optimizer.weight_decay,
         fused=True,
     )
@@ -97,6 +104,12 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
         f"{len({clip.speaker for clip in clips})} speakers, {accelerator.num_processes} x {accelerator.device}, "
         f"steps {first_step} to {recipe.run.steps}"
     )
+    if accelerator.is_main_process:
+        # What would fail in hours, for want of a package or of audio, fails now.
+        validate(averaged.module, valid[:1])
+        output.mkdir(parents=True, exist_ok=True)
+        drop_lines_after(log, first_step)
+        drop_lines_after(valid_log, first_step)
 
     window = Window(codec.codebook_size)
     with progress_bar(console) as progress:
@@ -120,22 +133,28 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
             )
             progress.advance(bar)
 
-            # What it tells, now and then.
+            # What it tells and leaves, now and then.
             last = step == recipe.run.steps
-            if step % recipe.run.log_every == 0 or last:
+            validating = last or step % recipe.run.validate_every == 0
+            saving = last or step % recipe.run.save_every == 0
+            # No line of the log spans a checkpoint, so that a resumed run writes those of an uninterrupted one.
+            if saving or validating or step % recipe.run.log_every == 0:
                 values = window.read()
                 if accelerator.is_main_process:
                     console.print(f"step {step}  {summarize(values)}")
-                    append_line(output / "log.jsonl", {"step": step, "learning_rate": group["lr"], **values})
-            if step % recipe.run.save_every == 0 or last:
-                save_checkpoint(accelerator, checkpoints, step)
-            if step % recipe.run.validate_every == 0 or last:
+                    append_line(log, {"step": step, "learning_rate": group["lr"], **values})
+            if validating:
                 if accelerator.is_main_process:
-                    scores = validate(averaged.module, [clip.path for clip in valid])
+                    scores = validate(averaged.module, valid)
                     console.print(f"step {step}  {scores}")
-                    append_line(output / "valid.jsonl", {"step": step, **scores})
+                    append_line(valid_log, {"step": step, **scores})
                     averaged.module.save_pretrained(output / "model")
                 accelerator.wait_for_everyone()
+            # After validation: a run that is killed while it validates does so when it is resumed.
+            if saving:
+                save_checkpoint(accelerator, checkpoints, step)
+            if saving or validating:
+                window = Window(codec.codebook_size)  # its clock starts anew
     accelerator.end_training()
 
 
@@ -166,8 +185,7 @@ def batches(accelerator: Accelerator, recipe: Recipe, clips: list[Clip], first_s
 
 
 def draw_crops(recipe: Recipe, clips: list[Clip], count: int, seed: int) -> SpeakerCrops:
-    low, high = recipe.data.gain_db
-    return SpeakerCrops(clips, recipe.crop_length, count, seed, (low, high))
+    return SpeakerCrops(clips, recipe.crop_length, count, seed, recipe.data.gain_db)
 
 
 def validate(codec: Codec, paths: list[Path]) -> dict[str, dict[str, float]]:

@@ -39,12 +39,16 @@ def load_latest_checkpoint(accelerator: Accelerator, folder: Path) -> int:
         Steps taken.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is of another model.
     """
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
         raise ValueError(f"{folder} must hold a checkpoint to resume from; found none")
-    accelerator.load_state(str(checkpoints[-1]))
+    try:
+        accelerator.load_state(str(checkpoints[-1]))
+    except RuntimeError as error:
+        summary = " ".join(str(error).split())
+        raise ValueError(f"{checkpoints[-1]} must hold the state of the recipe's model; {summary}") from error
     return int(checkpoints[-1].name.removeprefix("step-"))
 
 

@@ -39,17 +39,23 @@ def find_librispeech(root: str | Path, split: str) -> list[Clip]:
         In the order of their paths, so that it is the same on every machine.
 
     Raises:
-        ValueError: No clips are there.
+        ValueError: No clips are there, or one that cannot be read or has several channels.
     """
     folder = Path(root) / split
     paths = sorted(folder.glob("*/*/*.flac"))
     if not paths:
         raise ValueError(f"{folder} must hold SPEAKER/CHAPTER/*.flac; found none")
-    clips = []
-    for path in paths:
+    return [_describe(path, speaker=path.parts[-3]) for path in paths]
+
+
+def _describe(path: Path, speaker: str) -> Clip:
+    try:
         info = soundfile.info(path)
-        clips.append(Clip(path, path.relative_to(folder).parts[0], info.frames, info.samplerate))
-    return clips
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} must be audio that can be read; {error.error_string}") from None
+    if info.channels != 1:
+        raise ValueError(f"{path} must have one channel; got {info.channels}")
+    return Clip(path, speaker, info.frames, info.samplerate)
 
 
 class SpeakerCrops(Dataset[Tensor]):
@@ -94,7 +100,14 @@ class SpeakerCrops(Dataset[Tensor]):
         return self.num_crops
 
     def __getitem__(self, index: int) -> Tensor:
-        """Crop number `index`, [1, crop_length], float32."""
+        """Crop number `index`, [1, crop_length], float32.
+
+        Raises:
+            IndexError: There are not so many.
+        """
+        # Without this, `for crop in crops` would never end.
+        if not 0 <= index < self.num_crops:
+            raise IndexError(f"index must be in [0, {self.num_crops}); got {index}")
         random = np.random.default_rng((self.seed, index))
         speaker = random.integers(len(self._speakers))
         ends = self._ends[speaker]

@@ -1,6 +1,7 @@
 """What a run tells: means of losses, use of every stage's codes, speed."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,12 @@ class Window:
     Args:
         codebook_size: Codes of a stage.
     """
+
+    _losses: defaultdict[str, Tensor]
+    _counts: Tensor | None
+    _seconds: float
+    _steps: int
+    _start: float
 
     def __init__(self, codebook_size: int):
         self.codebook_size = codebook_size
@@ -63,8 +70,8 @@ class Window:
         return values
 
     def _reset(self) -> None:
-        self._losses: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self._counts: Tensor | None = None
+        self._losses = defaultdict(lambda: torch.zeros(()))
+        self._counts = None
         self._seconds = 0.0
         self._steps = 0
         self._start = time.monotonic()
@@ -74,6 +81,20 @@ def append_line(path: Path, values: dict[str, object]) -> None:
     """Add a line of JSON to a log file."""
     with path.open("a") as file:
         file.write(json.dumps(values, default=float) + "\n")
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Cut a log file back to a step: that of the checkpoint from which a run goes on, and will log again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:  # the run was killed while it wrote this line
+        return math.inf
 
 
 def summarize(values: dict[str, float | list[float]]) -> str:

@@ -29,7 +29,7 @@ class DataConfig:
     valid: str = "dev-clean"
     crop_seconds: float = 1.0
     batch_size: int = 16
-    gain_db: tuple[float, ...] = (0.0, 0.0)
+    gain_db: tuple[float, float] = (0.0, 0.0)
     workers: int = 1
 
 
@@ -71,7 +71,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float = 1e-3
-    betas: tuple[float, ...] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     warmup_steps: int = 100
     max_gradient_norm: float = 1.0
@@ -136,10 +136,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ValueError: Not TOML, or a setting that is unknown (with the nearest known one) or of another type.
         OSError: The file cannot be read.
     """
-    table = _parse(Path(path).read_text(), str(path))
+    table = _parse(Path(path).read_text(encoding="utf-8"), str(path))
     for override in overrides:
         _merge(table, _parse(override, f"override {override!r}"))
-    return settings_from(table, Recipe)
+    recipe = settings_from(table, Recipe)
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    for table, names in {
+        "data": ("crop_seconds", "batch_size"),
+        "run": ("steps", "initial_examples", "log_every", "save_every", "validate_every"),
+    }.items():
+        for name in names:
+            value = getattr(getattr(recipe, table), name)
+            if value <= 0:
+                raise ValueError(f"{table}.{name} must be positive; got {value}")
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

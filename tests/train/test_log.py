@@ -1,0 +1,124 @@
+import json
+import math
+
+import pytest
+import torch
+
+from codec.train import log
+from codec.train.log import Window, append_line, drop_lines_after, summarize
+
+CODEBOOK_SIZE = 8
+
+
+def make_steps(count, batch_size=2, seed=0):
+    """(losses, codes [batch, 3 stages, 5 frames], seconds) of a few steps; the last stage uses three codes only."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = []
+    for _ in range(count):
+        codes = torch.randint(CODEBOOK_SIZE, (batch_size, 3, 5), generator=generator)
+        codes[:, 2] %= 3
+        first, second = torch.rand(2, generator=generator)
+        steps.append(({"loss": first, "stft": second}, codes, 0.5 * batch_size))
+    return steps
+
+
+def read_window(steps):
+    window = Window(CODEBOOK_SIZE)
+    for step in steps:
+        window.add(*step)
+    return window.read()
+
+
+def assert_is_summary_of(values, steps):
+    """By plain sums over lists."""
+    assert list(values) == ["loss", "stft", "perplexity", "dead_share", "audio_seconds_per_second"]
+    for name in ("loss", "stft"):
+        assert values[name] == pytest.approx(sum(losses[name].item() for losses, _, _ in steps) / len(steps))
+    for stage in range(3):
+        chosen = [code for _, codes, _ in steps for code in codes[:, stage].flatten().tolist()]
+        shares = [chosen.count(code) / len(chosen) for code in range(CODEBOOK_SIZE)]
+        entropy = -sum(share * math.log(share) for share in shares if share > 0)
+        assert values["perplexity"][stage] == pytest.approx(math.exp(entropy), rel=1e-6)
+        assert values["dead_share"][stage] == shares.count(0) / CODEBOOK_SIZE
+
+
+def test_a_window_tells_means_of_losses_and_the_use_of_the_codes_of_all_its_steps():
+    steps = make_steps(4)
+    assert_is_summary_of(read_window(steps), steps)
+
+
+def test_a_window_starts_anew_when_it_was_read():
+    window = Window(CODEBOOK_SIZE)
+    steps = make_steps(5)
+    for step in steps[:3]:
+        window.add(*step)
+    window.read()
+    for step in steps[3:]:
+        window.add(*step)
+    assert_is_summary_of(window.read(), steps[3:])
+
+
+def test_speed_is_audio_by_the_clock(monkeypatch):
+    now = iter([10.0, 14.0, 14.0, 15.0, 15.0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    window = Window(CODEBOOK_SIZE)
+    for step in make_steps(4):
+        window.add(*step)
+    assert window.read()["audio_seconds_per_second"] == pytest.approx(4 / 4)
+    window.add(*make_steps(1)[0])
+    assert window.read()["audio_seconds_per_second"] == pytest.approx(1 / 1)
+
+
+def test_a_window_keeps_no_graph():
+    weight = torch.ones((), requires_grad=True)
+    window = Window(CODEBOOK_SIZE)
+    window.add({"loss": 2 * weight}, torch.zeros(1, 1, 1, dtype=torch.int64), 1.0)
+    assert window.read()["loss"] == 2.0
+
+
+def test_an_empty_window_cannot_be_read():
+    with pytest.raises(RuntimeError, match="a window must hold a step before it is read; got none"):
+        Window(CODEBOOK_SIZE).read()
+
+
+def read_own_share(rank):
+    rank.join()
+    return read_window(make_steps(3, batch_size=1 + rank.index, seed=rank.index))
+
+
+@pytest.mark.slow
+def test_two_ranks_tell_what_all_of_them_did(two_ranks):
+    first, second = two_ranks(read_own_share)
+    assert {**first, "audio_seconds_per_second": 0} == {**second, "audio_seconds_per_second": 0}
+    assert_is_summary_of(first, make_steps(3, 1, seed=0) + make_steps(3, 2, seed=1))
+
+
+def test_a_line_of_the_log_is_json(tmp_path):
+    values = read_window(make_steps(2))
+    append_line(tmp_path / "log.jsonl", {"step": 1, **values})
+    append_line(tmp_path / "log.jsonl", {"step": 2, "score": torch.tensor(0.5)})
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"step": 1, **values}
+    assert json.loads(lines[1]) == {"step": 2, "score": 0.5}
+
+
+def test_a_log_is_cut_back_to_a_step(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for step in (1, 2, 3, 4):
+        append_line(path, {"step": step, "loss": 0.5})
+    with path.open("a") as file:
+        file.write('{"step": 1, "lo')
+    drop_lines_after(path, 2)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    append_line(path, {"step": 3})
+    assert path.read_text().endswith('0.5}\n{"step": 3}\n')
+
+
+def test_a_log_that_is_not_there_is_not_made(tmp_path):
+    drop_lines_after(tmp_path / "log.jsonl", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_is_one_line_of_losses_and_the_range_of_the_perplexities():
+    values = {"loss": 1.23456, "stft": 0.5, "perplexity": [700.4, 12.6, 80.0], "dead_share": [0.0, 0.1, 0.2]}
+    assert summarize(values) == "loss 1.235  stft 0.500  perplexity 13 to 700"
