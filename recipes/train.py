@@ -69,6 +69,8 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
     checkpoints, log, valid_log = output / "checkpoints", output / "log.jsonl", output / "valid.jsonl"
     if not resume and (list_checkpoints(checkpoints) or log.exists()):
         raise ValueError(f"{output} holds a run; pass --resume to go on with it, or another --output")
+    if resume and not (list_checkpoints(checkpoints) or log.exists()):
+        raise ValueError(f"{checkpoints} must hold a checkpoint to resume from; found none")
     set_seed(recipe.run.seed)
 
     # What is trained, and on what.
@@ -77,6 +79,8 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
     rates = sorted({clip.sample_rate for clip in clips})
     if rates != [recipe.model.sample_rate]:
         raise ValueError(f"clips must have the model's sample rate, {recipe.model.sample_rate} Hz; got {rates}")
+    if recipe.run.initial_examples < accelerator.num_processes:
+        raise ValueError(f"initial_examples must be at least one a process; got {recipe.run.initial_examples}")
     codec = build_codec(recipe.codec)
     optimizer = torch.optim.AdamW(
         codec.parameters(),
@@ -90,9 +94,12 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
     averaged = AveragedModel(codec, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(recipe.run.averaging))
     accelerator.register_for_checkpointing(averaged)
     model, optimizer = accelerator.prepare(codec, optimizer)
+    # Weights are equal on all ranks; what each draws from here on is its own.
+    set_seed(recipe.run.seed, device_specific=True)
 
     # Where it starts.
-    if resume:
+    # A run that was killed before its first checkpoint starts again.
+    if list_checkpoints(checkpoints):
         first_step = load_latest_checkpoint(accelerator, checkpoints)
     else:
         first_step = 0

@@ -58,7 +58,8 @@ prepare() {
     fi
     rm -f "$stamp"
     echo "Installing rvq-codec[$extra] into $venv (the first time this downloads several GB: torch and its CUDA libraries)" >&2
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable "$root[$extra]"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable "$root[$extra]" ||
+        fail "the installation failed; if a compiler or Python.h is missing (Debian: install gcc and python3-dev), then run this again"
     # Written last and moved into place, so that an interrupted installation is done again.
     echo "$wanted" >"$stamp.new"
     mv "$stamp.new" "$stamp"

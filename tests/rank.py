@@ -40,6 +40,8 @@ class Rank:
         # A rank that waits for one that does not come must not wait forever.
         options = {"rank": self.index, "world_size": self._count, "timeout": timedelta(minutes=5)}
         dist.init_process_group("gloo", init_method=f"file://{self._store}", **options)
+        # None may leave while another is still on its way: gloo would report a lost connection.
+        dist.barrier()
 
     def all_reduce(self, *arguments: Any, **options: Any) -> Any:
         self.collectives += 1

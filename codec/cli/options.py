@@ -11,7 +11,12 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="File to write. Default: beside the input, with another suffix."),
 ]
-Model = Annotated[str, typer.Option("--model", help="Name of a shipped model, or a folder that holds one.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", help="Name of a shipped model, a folder that holds one, or OWNER/NAME on the Hugging Face hub."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if there is one already.")]
 
 

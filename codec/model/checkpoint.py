@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from codec.choose import did_you_mean
@@ -21,6 +21,8 @@ from codec.settings import settings_from
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Entries of the state dict that neither encoding nor decoding reads.
+_TRAINING_ONLY = (".usage", ".steps")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -39,8 +41,9 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in codec.state_dict().items()
     }
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / CONFIG_FILE).write_text(json.dumps(asdict(codec.config), indent=2) + "\n")
+    config = json.dumps(asdict(codec.config), indent=2) + "\n"
+    _replace(folder / CONFIG_FILE, config.encode())
+    _replace(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -91,13 +94,22 @@ def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
 
 
 def fingerprint(codec: Codec) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of the state dict."""
+    """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of all that encodes or decodes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
+        if name.endswith(_TRAINING_ONLY):
+            continue
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _find(name_or_folder: str | Path) -> Path:
@@ -125,7 +137,8 @@ def _download(repository: str) -> Path:
     except Exception as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"model '{repository}' is no folder, and cannot be had from the Hugging Face hub: {summary}"
+            f"model must be a folder that exists, a shipped model or a repository of the Hugging Face hub; "
+            f"got '{repository}', and the hub says: {summary}"
         ) from error
 
 

@@ -29,8 +29,8 @@ class Codec(nn.Module):
     """A neural audio codec: encoder, residual vector quantizer, decoder.
 
     Codes of a frame depend on the audio before it, on the frame, and on `look_ahead` samples after it. A frame of the
-    output depends on its codes and those before. So a file may be longer than memory, and padding at the end changes
-    nothing before it. `codec.model.build.build_codec` makes one from settings.
+    output depends on its codes and those before. So padding at the end changes nothing before it. `encode` and `decode`
+    hold all of their audio in memory. `codec.model.build.build_codec` makes a codec from settings.
 
     Args:
         config: What the parts were built from; it is saved with the weights.
@@ -135,9 +135,12 @@ class Codec(nn.Module):
             [batch, num_quantizers, ceil(time / hop_length)], int64.
 
         Raises:
-            ValueError: `waveform` is of another shape, or there are not so many stages.
+            ValueError: `waveform` is of another shape, or NaN, or beyond all level; or there are not so many stages.
         """
-        return self.quantizer.encode(self.encode_latents(waveform), num_quantizers)
+        latents = self.encode_latents(waveform)
+        if not latents.isfinite().all():
+            raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
+        return self.quantizer.encode(latents, num_quantizers)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.

@@ -68,7 +68,9 @@ class EMA:
         # and count cannot come apart when a codebook is initialized, or a code replaced.
         past = vectors * self._smooth(usage).unsqueeze(1)
         present = torch.lerp(sums, past, self.decay)
-        return present / self._smooth(torch.lerp(share, usage, self.decay)).unsqueeze(1)
+        moved = present / self._smooth(torch.lerp(share, usage, self.decay)).unsqueeze(1)
+        # Nothing was seen of a code that no row chose: smoothing alone would draw it to 0, step by step.
+        return torch.where((share > 0).unsqueeze(1), moved, vectors)
 
     def _smooth(self, usage: Tensor) -> Tensor:
         return (usage + self.epsilon / usage.shape[0]) / (1 + self.epsilon)

@@ -149,6 +149,12 @@ class VectorQuantize(nn.Module):
             commitment_rows: The same values; the gradient of the commitment loss goes there.
             mask: Rows that are real, [n], or None for all.
         """
+        if mask is not None:
+            # Whatever stands in the padding, not even a NaN of it may reach the gradient of a projection.
+            padding = ~mask.unsqueeze(1)
+            same = commitment_rows is rows
+            rows = rows.masked_fill(padding, 0)
+            commitment_rows = rows if same else commitment_rows.masked_fill(padding, 0)
         rows = self.project_in(rows)
         commitment_rows = rows if commitment_rows is rows else self.project_in(commitment_rows)
         real = rows if mask is None else rows[mask]

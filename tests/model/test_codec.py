@@ -260,3 +260,9 @@ class TestFreshCodec:
                 module.scale.data.fill_(0.1)
         difference = self.transcode(codec, speech) - without
         assert 10 * torch.log10(without.square().sum() / difference.square().sum()) > 6
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf"), 1e38])
+def test_a_waveform_beyond_all_level_is_refused(codec, level):
+    with pytest.raises(ValueError, match="waveform must be finite"):
+        codec.encode(torch.full((1, 1, 4_000), level))

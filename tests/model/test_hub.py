@@ -50,4 +50,5 @@ def test_a_repository_of_the_hub_loads_by_its_name(cache):
 def test_a_repository_that_cannot_be_had_is_an_error_that_says_so(cache):
     result = load("someone/else", cache)
     assert result.returncode != 0
-    assert "ValueError: model 'someone/else' is no folder, and cannot be had from the Hugging Face hub" in result.stderr
+    assert "ValueError: model must be a folder that exists" in result.stderr
+    assert "got 'someone/else', and the hub says: " in result.stderr

@@ -150,7 +150,8 @@ def test_small_batches_leave_no_code_for_dead() -> None:
     for batch in vectors[torch.randperm(64)].split(4) * 20:
         step(codebook, batch)
         assert not (codebook.usage == 1 / 64).any()
-    torch.testing.assert_close(codebook.vectors, vectors)
+    # Up to what the smoothing takes from each vector.
+    torch.testing.assert_close(codebook.vectors, vectors, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("update", [EMA(decay=0.5, dead_ratio=0), Frozen(decay=0.5)])

@@ -53,7 +53,8 @@ def test_a_code_vector_is_nearest_to_itself(distance) -> None:
 
 @each_distance
 def test_ties_go_to_the_lowest_code(distance) -> None:
-    vectors = torch.randn(3, 4)[[2, 0, 1, 0, 2]]
+    # Of numbers without rounding; equal code vectors elsewhere may differ in the last bit of their products.
+    vectors = torch.eye(4)[[2, 0, 1, 0, 2]]
     assert nearest(vectors, vectors, distance).tolist() == [0, 1, 2, 1, 0]
 
 
@@ -83,7 +84,7 @@ def test_no_rows_have_no_codes(distance) -> None:
 
 def test_codes_in_bfloat16_would_be_wrong() -> None:
     # Why the quantizer leaves autocast: the difference of two large squares has no digits left.
-    rows, vectors = torch.randn(500, 32), torch.randn(256, 32)
+    rows, vectors = 3 + torch.randn(500, 32), 3 + torch.randn(256, 32)
     codes = nearest(rows, vectors, euclidean)
     rough = nearest(rows.bfloat16(), vectors.bfloat16(), euclidean)
-    assert (codes != rough).float().mean() > 0.01
+    assert (codes != rough).float().mean() > 0.05

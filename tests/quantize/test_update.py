@@ -32,7 +32,6 @@ def test_ema_is_that_of_the_paper_with_its_running_sums() -> None:
     running_count, running_sum = usage, vectors * smooth(usage)[:, None]
     for _ in range(20):
         share = torch.rand(size, dtype=torch.float64)
-        share[2] = 0
         share /= share.sum()
         sums = torch.randn(size, 3, dtype=torch.float64) * share[:, None]
         running_count = decay * running_count + (1 - decay) * share
@@ -40,6 +39,16 @@ def test_ema_is_that_of_the_paper_with_its_running_sums() -> None:
         vectors = update.move(vectors, usage, share, sums)
         usage = torch.lerp(share, usage, decay)
         torch.testing.assert_close(vectors, running_sum / smooth(running_count)[:, None])
+
+
+def test_a_code_that_no_row_chooses_stays_where_it_is_for_ever() -> None:
+    update = EMA(decay=0.9, dead_ratio=0)
+    vectors, usage, share = torch.randn(4, 3), torch.full((4,), 0.25), torch.tensor([0.5, 0.5, 0.0, 0.0])
+    unused = vectors[2:].clone()
+    for _ in range(500):
+        vectors = update.move(vectors, usage, share, torch.randn(4, 3) * share[:, None])
+        usage = torch.lerp(share, usage, 0.9)
+    assert torch.equal(vectors[2:], unused)
 
 
 def test_a_code_that_is_used_evenly_converges_to_the_mean_of_its_rows() -> None:

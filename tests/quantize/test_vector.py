@@ -434,3 +434,14 @@ def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_a_code_that_is_not_in_the_codebook_is_refused(code: int, shown: str) -> None:
     with pytest.raises(ValueError, match=rf"^codes must be in \[0, 16\); got {shown}$"):
         trained().decode(torch.tensor([[0, code]]))
+
+
+def test_nan_in_the_padding_reaches_neither_loss_nor_projection() -> None:
+    quantizer = VectorQuantize(dim=6, codebook_size=8, codebook_dim=3)
+    x = torch.randn(2, 6, 20)
+    mask = torch.ones(2, 20, dtype=torch.bool)
+    mask[1, 12:] = False
+    x[1, :, 12:] = float("nan")
+    result = quantizer(x, mask)
+    (result.losses["commitment"] + result.quantized.square().mean()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in quantizer.parameters())
