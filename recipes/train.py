@@ -153,7 +153,9 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
             if validating:
                 if accelerator.is_main_process:
                     scores = validate(averaged.module, valid)
-                    console.print(f"step {step}  {scores}")
+                    for bitrate, means in scores.items():
+                        numbers = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+                        console.print(f"step {step}  {bitrate}  {numbers}")
                     append_line(valid_log, {"step": step, **scores})
                     averaged.module.save_pretrained(output / "model")
                 accelerator.wait_for_everyone()

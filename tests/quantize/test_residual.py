@@ -214,7 +214,7 @@ def test_the_gradient_of_the_commitment_loss_is_that_of_its_formula() -> None:
 @each_codebook_dim
 def test_every_stage_learns_by_gradient(codebook_dim: int | None) -> None:
     quantizer = trained(1.0, update=Gradient(), codebook_dim=codebook_dim).train()
-    result = quantizer(torch.randn(8, DIM, 20))
+    result = quantizer(torch.randn(64, DIM, 5))
     (result.quantized.square().sum() + sum(result.losses.values())).backward()
     for name, parameter in quantizer.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
