@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from codec.quantize.vector import Quantization, VectorQuantize, from_rows, mask_rows, to_rows
+from codec.quantize.vector import Quantization, VectorQuantize, clear_padding, from_rows, mask_rows, to_rows
 
 
 class ResidualVQ(nn.Module):
@@ -52,7 +52,9 @@ class ResidualVQ(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, channel_last=False)
-            result = self._quantize_rows(rows, mask_rows(mask, positions), self._draw_depths(rows, positions))
+            row_mask = mask_rows(mask, positions)
+            rows = clear_padding(rows, row_mask)
+            result = self._quantize_rows(rows, row_mask, self._draw_depths(rows, positions))
             codes = result.codes.view(self.num_quantizers, *positions).movedim(0, 1)
             quantized = from_rows(result.quantized, positions, channel_last=False).to(x.dtype)
             return Quantization(quantized, codes, result.losses)
@@ -77,7 +79,7 @@ class ResidualVQ(nn.Module):
             codes = []
             for stage in stages:
                 codes.append(stage.encode_rows(residual))
-                residual = residual - stage.decode_rows(codes[-1])
+                residual = residual - stage.look_up_rows(codes[-1])
             return torch.stack([stage_codes.view(positions) for stage_codes in codes], dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:

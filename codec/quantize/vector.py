@@ -103,7 +103,9 @@ class VectorQuantize(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
-            result = self.quantize_rows(rows, rows, mask_rows(mask, positions))
+            row_mask = mask_rows(mask, positions)
+            rows = clear_padding(rows, row_mask)
+            result = self.quantize_rows(rows, rows, row_mask)
             quantized = from_rows(result.quantized, positions, self.channel_last).to(x.dtype)
             return Quantization(quantized, result.codes.view(positions), result.losses)
 
@@ -145,16 +147,10 @@ class VectorQuantize(nn.Module):
         """`forward` on rows.
 
         Args:
-            rows: [n, dim], float32; the gradient of `quantized` goes there.
+            rows: [n, dim], float32, finite in the padding too; the gradient of `quantized` goes there.
             commitment_rows: The same values; the gradient of the commitment loss goes there.
             mask: Rows that are real, [n], or None for all.
         """
-        if mask is not None:
-            # Whatever stands in the padding, not even a NaN of it may reach the gradient of a projection.
-            padding = ~mask.unsqueeze(1)
-            same = commitment_rows is rows
-            rows = rows.masked_fill(padding, 0)
-            commitment_rows = rows if same else commitment_rows.masked_fill(padding, 0)
         rows = self.project_in(rows)
         commitment_rows = rows if commitment_rows is rows else self.project_in(commitment_rows)
         real = rows if mask is None else rows[mask]
@@ -179,13 +175,16 @@ class VectorQuantize(nn.Module):
         return self._nearest(self.project_in(rows))
 
     def decode_rows(self, codes: Tensor) -> Tensor:
-        """Vectors of codes: [n] -> [n, dim]."""
-        vectors = self._initialized_vectors()
+        """Vectors of anyone's codes, checked: [n] -> [n, dim]."""
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise ValueError(
                 f"codes must be in [0, {self.codebook_size}); got {int(codes.min())} to {int(codes.max())}"
             )
-        return self.project_out(vectors[codes])
+        return self.look_up_rows(codes)
+
+    def look_up_rows(self, codes: Tensor) -> Tensor:
+        """Vectors of codes that are known to be in range: [n] -> [n, dim]."""
+        return self.project_out(self._initialized_vectors()[codes])
 
     def _nearest(self, rows: Tensor) -> Tensor:
         return nearest(rows, self._initialized_vectors(), self.distance)
@@ -220,6 +219,11 @@ def mask_rows(mask: Tensor | None, positions: torch.Size) -> Tensor | None:
     if mask.shape != positions:
         raise ValueError(f"mask must have shape {tuple(positions)}; got {tuple(mask.shape)}")
     return mask.reshape(-1).bool()
+
+
+def clear_padding(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Zero the rows [n, dim] that the mask leaves out: not even a NaN of theirs may reach a gradient."""
+    return rows if mask is None else rows.masked_fill(~mask.unsqueeze(1), 0)
 
 
 def mean_square(rows: Tensor, mask: Tensor | None) -> Tensor:
