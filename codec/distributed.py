@@ -37,23 +37,29 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
 
 
-def pick_rows(rows: Tensor, rows_per_rank: Tensor, indices: Tensor) -> Tensor:
-    """Rows of the batch that all ranks hold together, by their index in it; one collective.
+def pick_own_rows(rows: Tensor, rows_per_rank: Tensor, indices: Tensor) -> Tensor:
+    """Rows of the batch that all ranks hold together, by their index in it, as far as this rank holds them.
+
+    `sum_over_ranks` completes them; several picks share its collective.
 
     Args:
         rows: This rank's rows, [rows, dim]. Ranks may hold different numbers of rows, or none.
-        rows_per_rank: How many rows each rank holds, [world_size].
-        indices: Which rows of the joined batch (rank 0's first), equal on all ranks, [picked].
+        rows_per_rank: How many rows each rank holds, [world_size]; or of each part of the batch, [parts, world_size].
+        indices: Which rows of the joined batch, equal on all ranks, [picked]. It has all ranks' first parts first, rank
+            0's before the others'.
 
     Returns:
-        The rows asked for, equal on all ranks, [picked, dim].
+        The rows asked for, with zeros in place of those of other ranks, [picked, dim].
     """
     if world_size() == 1:
         return rows[indices]
-    offset = int(rows_per_rank[: rank()].sum())
-    local = indices - offset
-    mine = (local >= 0) & (local < rows.shape[0])
     picked = rows.new_zeros(indices.shape[0], rows.shape[1])
-    picked[mine] = rows[local[mine]]
-    # Exactly one rank holds each row, so the sum is the row.
-    return sum_over_ranks(picked)[0]
+    counts = rows_per_rank.view(-1, world_size()).long()
+    starts = counts.flatten().cumsum(0).view_as(counts) - counts
+    first = 0
+    for start, count in zip(starts[:, rank()].tolist(), counts[:, rank()].tolist(), strict=True):
+        mine = (indices >= start) & (indices < start + count)
+        # Exactly one rank holds each row, so the sum is the row.
+        picked[mine] = rows[indices[mine] - start + first]
+        first += count
+    return picked

@@ -26,7 +26,7 @@ from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
 from codec.train.objective import Objective
 from codec.train.recipe import Recipe, load_recipe
-from codec.train.schedule import cosine_with_warmup
+from codec.train.schedule import cosine_with_warmup, geometric
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
         drop_lines_after(log, first_step)
         drop_lines_after(valid_log, first_step)
 
-    window = Window(codec.codebook_size)
+    window = Window(codec.quantizer.codebook_sizes)
     with progress_bar(console) as progress:
         bar = progress.add_task("train", total=recipe.run.steps, completed=first_step)
         for step, waveform in enumerate(batches(accelerator, recipe, clips, first_step), start=first_step + 1):
@@ -126,6 +126,7 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
             for group in optimizer.param_groups:
                 factor = cosine_with_warmup(step - 1, recipe.optimizer.warmup_steps, recipe.run.steps)
                 group["lr"] = factor * recipe.optimizer.learning_rate
+            codec.quantizer.set_temperature(geometric(step - 1, recipe.run.steps, *recipe.quantizer.temperature))
             result = model(waveform)
             loss, losses = objective(result, waveform)
             accelerator.backward(loss)
@@ -163,7 +164,7 @@ def train(recipe: Recipe, output: Path, resume: bool) -> None:
             if saving:
                 save_checkpoint(accelerator, checkpoints, step)
             if saving or validating:
-                window = Window(codec.codebook_size)  # its clock starts anew
+                window = Window(codec.quantizer.codebook_sizes)  # its clock starts anew
     accelerator.end_training()
 
 

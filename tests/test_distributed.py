@@ -25,7 +25,7 @@ def test_in_a_single_process_a_sum_is_the_tensor() -> None:
 
 
 def test_in_a_single_process_rows_are_picked_by_their_index() -> None:
-    picked = distributed.pick_rows(JOINED, torch.tensor([5]), torch.tensor([4, 0, 0]))
+    picked = distributed.pick_own_rows(JOINED, torch.tensor([5]), torch.tensor([4, 0, 0]))
     assert picked.tolist() == [[12, 13, 14], [0, 1, 2], [0, 1, 2]]
 
 
@@ -76,7 +76,8 @@ def test_sums_of_mixed_types_keep_their_types(two_ranks) -> None:
 def pick(rank, rows_per_rank: Tensor, indices: Tensor) -> tuple[Tensor, int]:
     rank.join()
     mine = JOINED.split(rows_per_rank.tolist())[rank.index]
-    return distributed.pick_rows(mine, rows_per_rank, indices), rank.collectives
+    own = distributed.pick_own_rows(mine, rows_per_rank, indices)
+    return distributed.sum_over_ranks(own)[0], rank.collectives
 
 
 @pytest.mark.parametrize("rows_per_rank", [[2, 3], [4, 1], [0, 5], [5, 0]])

@@ -19,12 +19,17 @@ Source = Annotated[Path, typer.Argument(metavar="IN.wav", help="WAV, FLAC or Ogg
 Bitrate = Annotated[
     int | None, typer.Option("--bitrate", help="Bit/s of each channel; one that the model has. Default: its highest.")
 ]
+BeamSize = Annotated[
+    int,
+    typer.Option("--beam-size", min=1, help="Sequences of codes kept in the search: more are nearer, and take longer."),
+]
 
 
 def encode(
     source: Source,
     output: Output = None,
     bitrate: Bitrate = None,
+    beam_size: BeamSize = 1,
     model: Model = DEFAULT_MODEL,
     overwrite: Overwrite = False,
 ) -> None:
@@ -39,19 +44,20 @@ def encode(
         audio = read_audio(source)
         codec = load_model(model)
         try:
-            stream = encode_audio(audio, codec, bitrate)
+            stream = encode_audio(audio, codec, bitrate, beam_size)
         except ValueError as error:
             raise CommandError(str(error)) from error
         temporary.write_bytes(write_stream(stream))
 
 
-def encode_audio(audio: "Audio", model: "Codec", bitrate: int | None = None) -> "Stream":
+def encode_audio(audio: "Audio", model: "Codec", bitrate: int | None = None, beam_size: int = 1) -> "Stream":
     """Encode every channel as a mono signal of its own.
 
     Args:
         audio: Of any sample rate.
         model: In eval mode.
         bitrate: Bit/s of each channel. Default: the highest.
+        beam_size: As in `Codec.encode`.
 
     Raises:
         ValueError: The model has no such bitrate.
@@ -65,7 +71,7 @@ def encode_audio(audio: "Audio", model: "Codec", bitrate: int | None = None) -> 
     num_quantizers = model.num_quantizers if bitrate is None else model.stages_at(bitrate)
     waveform = resample(audio.waveform, audio.sample_rate, model.sample_rate)
     with torch.inference_mode():
-        codes = model.encode(rearrange(waveform, "c t -> c 1 t"), num_quantizers)
+        codes = model.encode(rearrange(waveform, "c t -> c 1 t"), num_quantizers, beam_size=beam_size)
     header = Header(
         model=model.name,
         fingerprint=model.fingerprint(),

@@ -9,7 +9,8 @@ from codec.model.codec import Codec
 from codec.model.config import CodecConfig, ModelConfig, QuantizerConfig
 from codec.model.convnext import convnext_decoder, convnext_encoder
 from codec.quantize import ResidualVQ, VectorQuantize
-from codec.quantize.update import EMA, UPDATES, Frozen, Gradient
+from codec.quantize.estimator import ESTIMATORS
+from codec.quantize.update import UPDATES, Frozen, Update
 
 NetworkBuilder = Callable[[ModelConfig], nn.Module]
 
@@ -31,6 +32,9 @@ def build_codec(config: CodecConfig) -> Codec:
 def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
     if config.num_quantizers < 1:
         raise ValueError(f"num_quantizers must be positive; got {config.num_quantizers}")
+    tempered = choose(ESTIMATORS, config.estimator, "estimator").tempered
+    if min(config.temperature) <= 0:
+        raise ValueError(f"temperature must be positive; got {config.temperature}")
     stages = [
         VectorQuantize(
             latent_dim,
@@ -40,13 +44,14 @@ def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
             estimator=config.estimator,
             initializer=config.initializer,
             update=_build_update(config),
+            temperature=config.temperature[0] if tempered else None,
         )
         for _ in range(config.num_quantizers)
     ]
     return ResidualVQ(stages, dropout=config.dropout)
 
 
-def _build_update(config: QuantizerConfig) -> EMA | Gradient | Frozen:
+def _build_update(config: QuantizerConfig) -> Update:
     update = choose(UPDATES, config.update, "update")
     if issubclass(update, Frozen):
         return update(decay=config.decay)

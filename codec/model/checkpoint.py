@@ -22,7 +22,7 @@ from codec.settings import settings_from
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # Entries of the state dict that neither encoding nor decoding reads.
-_TRAINING_ONLY = (".usage", ".steps")
+_TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -97,7 +97,7 @@ def fingerprint(codec: Codec) -> str:
     """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of all that encodes or decodes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
-        if name.endswith(_TRAINING_ONLY):
+        if _TRAINING_ONLY.search(name):
             continue
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

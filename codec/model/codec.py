@@ -124,23 +124,25 @@ class Codec(nn.Module):
         quantized, codes, losses = self.quantizer(latents)
         return CodecOutput(self.decoder(quantized)[..., : waveform.shape[-1]], codes, losses)
 
-    def encode(self, waveform: Tensor, num_quantizers: int | None = None) -> Tensor:
+    def encode(self, waveform: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
         """Audio to codes.
 
         Args:
             waveform: In [-1, 1], at `sample_rate`, [batch, 1, time].
             num_quantizers: How many first stages. Default: all.
+            beam_size: How many sequences of codes the search keeps from stage to stage; see `ResidualVQ.encode`.
 
         Returns:
             [batch, num_quantizers, ceil(time / hop_length)], int64.
 
         Raises:
-            ValueError: `waveform` is of another shape, or NaN, or beyond all level; or there are not so many stages.
+            ValueError: `waveform` is of another shape, or NaN, or beyond all level; or there are not so many stages,
+                or `beam_size` is not positive.
         """
         latents = self.encode_latents(waveform)
         if not latents.isfinite().all():
             raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
-        return self.quantizer.encode(latents, num_quantizers)
+        return self.quantizer.encode(latents, num_quantizers, beam_size=beam_size)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.

@@ -50,6 +50,8 @@ class QuantizerConfig:
         decay: Weight of the past in moving averages.
         dead_ratio: Codes used less than this times uniform use are replaced.
         dropout: Probability that a training example keeps only some first stages.
+        temperature: Of estimators that draw codes, at the first and at the last step of a training run; between them
+            each step lowers it by the same factor.
     """
 
     num_quantizers: int = 12
@@ -62,6 +64,7 @@ class QuantizerConfig:
     decay: float = 0.99
     dead_ratio: float = 0.1
     dropout: float = 0.5
+    temperature: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ An initializer is a function `(batch, codebook_size, distance, generator) -> vec
 gives rows that all ranks hold together; every rank gets the same vectors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from codec.distributed import pick_rows, rank, sum_over_ranks, world_size
+from codec.distributed import pick_own_rows, rank, sum_over_ranks, world_size
 from codec.quantize.distance import Distance, nearest
 
-KMEANS_ITERATIONS = 10
 # Fewer rows than this for each cluster and k-means learns the rows by heart: no residual is left for the next stage.
 KMEANS_ROWS_PER_CLUSTER = 4
 
@@ -24,7 +23,8 @@ class JoinedRows:
 
     Attributes:
         rows: This rank's rows, [rows, dim].
-        rows_per_rank: How many rows each rank holds, [world_size], int64.
+        rows_per_rank: How many rows each rank holds, [world_size], or of each part of the batch, [parts, world_size];
+            int64.
     """
 
     rows: Tensor
@@ -33,7 +33,7 @@ class JoinedRows:
     @classmethod
     def join(cls, rows: Tensor) -> "JoinedRows":
         """The rows of all ranks, from those of this one; one collective."""
-        return cls(rows, sum_over_ranks(own_row_count(rows))[0].long())
+        return cls(rows, sum_over_ranks(own_row_counts([rows]))[0].long())
 
     @property
     def total(self) -> int:
@@ -42,9 +42,13 @@ class JoinedRows:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Random rows, without repetition while there are enough; equal on all ranks, [count, dim]."""
+        return sum_over_ranks(self.draw_own(count, generator))[0]
+
+    def draw_own(self, count: int, generator: torch.Generator) -> Tensor:
+        """This rank's part of `draw`, which the sum over the ranks completes, [count, dim]."""
         rounds = [torch.randperm(self.total, generator=generator) for _ in range(-(-count // self.total))]
         indices = torch.cat(rounds)[:count].to(self.rows.device)
-        return pick_rows(self.rows, self.rows_per_rank, indices)
+        return pick_own_rows(self.rows, self.rows_per_rank, indices)
 
 
 Initializer = Callable[[JoinedRows, int, Distance, torch.Generator], Tensor]
@@ -70,34 +74,56 @@ def samples(batch: JoinedRows, codebook_size: int, distance: Distance, generator
     if batch.total == 0:
         return batch.rows.new_zeros(codebook_size, batch.rows.shape[1])
     count = min(codebook_size, max(1, batch.total // 2))
-    return _fill(batch, batch.draw(count, generator), codebook_size, distance, generator)
+    # In one draw: halfway between a row and itself would be the same code vector again.
+    rows = batch.draw(codebook_size, generator)
+    return _fill(rows[:count], rows[count:], distance)
 
 
-def kmeans(batch: JoinedRows, codebook_size: int, distance: Distance, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class KMeans:
     """Lloyd's algorithm over the rows of all ranks. The best start; wants many rows for each code.
 
     With fewer than four rows a code, that many clusters are found as there are four rows for, and the other code
-    vectors lie between rows and their clusters.
+    vectors lie between rows and their clusters. A cluster that loses its last row takes a random one.
+
+    Attributes:
+        iterations: How often rows are assigned and clusters moved; each is one collective.
+
+    Raises:
+        ValueError: `iterations` is negative.
     """
-    clusters = max(1, min(codebook_size, batch.total // KMEANS_ROWS_PER_CLUSTER))
-    vectors = batch.draw(clusters, generator)
-    for _ in range(KMEANS_ITERATIONS):
-        codes = nearest(batch.rows, vectors, distance)
-        counts, sums = sum_over_ranks(*count_and_sum(batch.rows, codes, clusters))
-        empty = counts == 0
-        vectors = sums / counts.clamp_min(1).unsqueeze(1)
-        if empty.any():
-            vectors[empty] = batch.draw(int(empty.sum()), generator)
-    return _fill(batch, vectors, codebook_size, distance, generator)
+
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise ValueError(f"iterations must not be negative; got {self.iterations}")
+
+    def __call__(self, batch: JoinedRows, codebook_size: int, distance: Distance, generator: torch.Generator) -> Tensor:
+        clusters = max(1, min(codebook_size, batch.total // KMEANS_ROWS_PER_CLUSTER))
+        vectors = batch.draw(clusters, generator)
+        for _ in range(self.iterations):
+            codes = nearest(batch.rows, vectors, distance)
+            counts, sums = sum_over_ranks(*count_and_sum(batch.rows, codes, clusters))
+            empty = counts == 0
+            vectors = sums / counts.clamp_min(1).unsqueeze(1)
+            if empty.any():
+                vectors[empty] = batch.draw(int(empty.sum()), generator)
+        if clusters == codebook_size:
+            return vectors
+        return _fill(vectors, batch.draw(codebook_size - clusters, generator), distance)
 
 
-INITIALIZERS: dict[str, Initializer] = {"uniform": uniform, "samples": samples, "kmeans": kmeans}
+INITIALIZERS: dict[str, Initializer] = {"uniform": uniform, "samples": samples, "kmeans": KMeans()}
 
 
-def own_row_count(rows: Tensor) -> Tensor:
-    """How many rows this rank holds, at its place among zeros, [world_size]: the sum over ranks counts them all."""
-    counts = rows.new_zeros(world_size())
-    counts[rank()] = rows.shape[0]
+def own_row_counts(parts: Sequence[Tensor]) -> Tensor:
+    """How many rows this rank holds of each part of the batch, at its place among zeros, [parts, world_size].
+
+    The sum over ranks counts the rows of all.
+    """
+    counts = parts[0].new_zeros(len(parts), world_size())
+    counts[:, rank()] = counts.new_tensor([part.shape[0] for part in parts])
     return counts
 
 
@@ -108,13 +134,7 @@ def count_and_sum(rows: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tens
     return counts, sums
 
 
-def _fill(
-    batch: JoinedRows, vectors: Tensor, codebook_size: int, distance: Distance, generator: torch.Generator
-) -> Tensor:
-    """Append code vectors halfway between random rows and their nearest vectors, until there are enough."""
-    missing = codebook_size - vectors.shape[0]
-    if missing == 0:
-        return vectors
+def _fill(vectors: Tensor, rows: Tensor, distance: Distance) -> Tensor:
+    """Append code vectors halfway between rows and their nearest vectors."""
     # Halfway, since a code vector on the row itself would leave no residual, and the next stage nothing to learn.
-    rows = batch.draw(missing, generator)
     return torch.cat([vectors, (rows + vectors[nearest(rows, vectors, distance)]) / 2])

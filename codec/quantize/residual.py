@@ -1,11 +1,25 @@
 """Residual vector quantization: each stage quantizes what the stages before it left."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from codec.quantize.vector import Quantization, VectorQuantize, clear_padding, from_rows, mask_rows, to_rows
+from codec.distributed import rank, sum_over_ranks
+from codec.quantize.beam import beam_search
+from codec.quantize.codebook import Codebook, Learner, Observation, generator
+from codec.quantize.gradient import carry
+from codec.quantize.initialize import own_row_counts
+from codec.quantize.rows import Positions, to_rows
+from codec.quantize.vector import (
+    Quantization,
+    RowQuantization,
+    Targets,
+    VectorQuantize,
+    mean_losses,
+    number_codebooks,
+)
 
 
 class ResidualVQ(nn.Module):
@@ -14,124 +28,237 @@ class ResidualVQ(nn.Module):
     Codes of the first stages alone are valid: the bitrate is chosen when encoding, or later by dropping stages.
 
     Args:
-        stages: The quantizers, all of one `dim` and channel-first.
+        stages: The quantizers, of equal `dim`, `heads` and `channel_last`; sizes and all else may differ. A quantizer
+            that stands there several times, as in `[stage] * 8`, shares its codebook among those stages.
+        dim: Size of the vectors. Default: that of the stages. If it differs, vectors are projected to that of the
+            stages before the first, and back after the last (as in EnCodec's descendants; DAC projects in each stage,
+            which `VectorQuantize(codebook_dim=...)` does).
         dropout: Probability that an example of a training batch is quantized by the first stages only, their number
             drawn uniformly (quantizer dropout). Every stage still runs and learns on every example.
+        dropout_multiple: The numbers drawn are multiples of this, and the number of all stages.
+        manual: As in `VectorQuantize`, for the whole stack.
 
     Raises:
-        ValueError: No stages, stages of different dims, or a probability outside [0, 1].
+        ValueError: No stages, stages that do not fit together, or a probability outside [0, 1].
     """
 
-    def __init__(self, stages: list[VectorQuantize], dropout: float = 0.0):
+    def __init__(
+        self,
+        stages: Sequence[VectorQuantize],
+        *,
+        dim: int | None = None,
+        dropout: float = 0.0,
+        dropout_multiple: int = 1,
+        manual: bool = False,
+    ):
         super().__init__()
-        if len({stage.dim for stage in stages}) != 1:
-            raise ValueError(f"stages must be one or more of equal dim; got dims {[stage.dim for stage in stages]}")
-        if any(stage.channel_last for stage in stages):
-            raise ValueError("stages must be channel-first; got one with channel_last=True")
+        for name in ("dim", "heads", "channel_last"):
+            values = [getattr(stage, name) for stage in stages]
+            if len(set(values)) != 1:
+                raise ValueError(f"stages must be one or more of equal {name}; got {values}")
+        if any(stage.learner.manual for stage in stages):
+            raise ValueError("manual must be given to the stack, not to its stages")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be in [0, 1]; got {dropout}")
-        self.stages = nn.ModuleList(stages)
-        self.dim = stages[0].dim
+        if not 1 <= dropout_multiple <= len(stages):
+            raise ValueError(f"dropout_multiple must be from 1 to {len(stages)}; got {dropout_multiple}")
+        distinct = list(dict.fromkeys(stages))
+        self.stages = nn.ModuleList(distinct)
+        # Which of them stands where: a shared one is in the state dict once.
+        self.order = [distinct.index(stage) for stage in stages]
+        self.dim = stages[0].dim if dim is None else dim
+        self.heads = stages[0].heads
+        self.channel_last = stages[0].channel_last
         self.dropout = dropout
+        self.dropout_multiple = dropout_multiple
+        self.learner = Learner(manual)
+        number_codebooks(self.codebooks)
+        projected = self.dim != stages[0].dim
+        self.project_in = nn.Linear(self.dim, stages[0].dim) if projected else nn.Identity()
+        self.project_out = nn.Linear(stages[0].dim, self.dim) if projected else nn.Identity()
 
     @property
     def num_quantizers(self) -> int:
         """Number of stages."""
-        return len(self.stages)
+        return len(self.order)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Quantization:
+    @property
+    def codebooks(self) -> list[Codebook]:
+        """All codebooks, a shared one once."""
+        return [codebook for stage in self.stages for codebook in cast(VectorQuantize, stage).codebooks]
+
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """Number of codes of each stage."""
+        return [stage.codebook_size for stage in self._first_stages(self.num_quantizers)]
+
+    def set_temperature(self, temperature: float) -> None:
+        """Change the temperature of all stages; see `VectorQuantize.set_temperature`."""
+        for stage in self.stages:
+            cast(VectorQuantize, stage).set_temperature(temperature)
+
+    def apply_update(self) -> None:
+        """With `manual`, let all codebooks learn; see `VectorQuantize.apply_update`."""
+        self.learner.apply()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        target_codes: Tensor | None = None,
+    ) -> Quantization:
         """Quantize by all stages; in training mode, learn as well, and drop stages from what is returned.
 
         Args:
-            x: [batch, dim, *positions].
+            x: [batch, dim, *positions], or [batch, *positions, dim] if the stages are channel-last.
             mask: True where a position is real, [batch, *positions]. Default: all real.
+            lengths: In place of a mask, how many first positions of each example are real, [batch].
+            target_codes: In the shape of the codes: codes that `x` should have, for the loss "cross_entropy"; -1 where
+                there is none. A stage's distances are those of what the target codes before it leave.
 
         Returns:
-            `quantized` in the shape of `x`; `codes` of every stage, [batch, num_quantizers, *positions]; losses as
-            means over the stages.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            rows, positions = to_rows(x, self.dim, channel_last=False)
-            row_mask = mask_rows(mask, positions)
-            rows = clear_padding(rows, row_mask)
-            result = self._quantize_rows(rows, row_mask, self._draw_depths(rows, positions))
-            codes = result.codes.view(self.num_quantizers, *positions).movedim(0, 1)
-            quantized = from_rows(result.quantized, positions, channel_last=False).to(x.dtype)
-            return Quantization(quantized, codes, result.losses)
+            `quantized` in the shape of `x`; codes of every stage; losses as means over the stages.
 
-    def encode(self, x: Tensor, num_quantizers: int | None = None) -> Tensor:
+        Raises:
+            ValueError: `x`, `mask`, `lengths` or `target_codes` is of another shape.
+            RuntimeError: In eval mode, before the first training batch.
+        """
+        result, observations = self.observe(x, mask, lengths=lengths, target_codes=target_codes)
+        if self.training:
+            self.learner.take(observations)
+        return result
+
+    def observe(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        target_codes: Tensor | None = None,
+    ) -> tuple[Quantization, list[Observation]]:
+        """`forward`, but for the learning: also returns what there is to learn from."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows, positions = to_rows(x, self.dim, self.channel_last, mask, lengths)
+            target_rows = None if target_codes is None else self._target_rows(target_codes, positions)
+            result = self._quantize_rows(self.project_in(rows), self._draw_depths(positions), target_rows)
+            if target_rows is not None:
+                result.losses.setdefault("cross_entropy", 0 * rows.sum())
+            quantized = positions.vectors(self.project_out(result.output)).to(x.dtype)
+            codes = positions.codes(result.codes.squeeze(2) if self.heads == 1 else result.codes)
+            return Quantization(quantized, codes, result.losses), result.observations
+
+    def encode(self, x: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
         """Codes of the first stages; never changes state.
 
         Args:
-            x: [batch, dim, *positions].
+            x: [batch, dim, *positions], or [batch, *positions, dim] if the stages are channel-last.
             num_quantizers: How many stages. Default: all.
+            beam_size: How many sequences of codes are kept from stage to stage. 1 takes the nearest code vector of
+                each residual (greedy); more find codes whose sum is nearer to `x`, at that many times the cost or more.
 
         Returns:
-            [batch, num_quantizers, *positions], int64.
+            [batch, num_quantizers, *positions], or [batch, num_quantizers, heads, *positions]; int64.
 
         Raises:
-            ValueError: There are not so many stages, or `x` is of another shape.
+            ValueError: There are not so many stages, `x` is of another shape, or `beam_size` is not positive or more
+                than 1 with several heads.
             RuntimeError: Before the first training batch.
         """
         stages = self._first_stages(self.num_quantizers if num_quantizers is None else num_quantizers)
+        if beam_size < 1 or (beam_size > 1 and self.heads > 1):
+            raise ValueError(f"beam_size must be positive, and 1 with several heads; got {beam_size}")
         with torch.autocast(x.device.type, enabled=False):
-            residual, positions = to_rows(x, self.dim, channel_last=False)
+            rows, positions = to_rows(x, self.dim, self.channel_last)
+            residual = self.project_in(rows)
+            if beam_size > 1:
+                return positions.codes(beam_search(stages, residual, beam_size))
             codes = []
             for stage in stages:
                 codes.append(stage.encode_rows(residual))
                 residual = residual - stage.look_up_rows(codes[-1])
-            return torch.stack([stage_codes.view(positions) for stage_codes in codes], dim=1)
+            stacked = torch.stack(codes, dim=1)
+            return positions.codes(stacked.squeeze(2) if self.heads == 1 else stacked)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors of the codes of the first stages.
 
         Args:
-            codes: [batch, any number of stages, *positions].
+            codes: [batch, any number of stages, *positions], or [batch, stages, heads, *positions].
 
         Returns:
-            [batch, dim, *positions].
+            [batch, dim, *positions], or [batch, *positions, dim] if the stages are channel-last.
 
         Raises:
             ValueError: More stages than there are, or a code that is not in its codebook.
             RuntimeError: Before the first training batch.
         """
         stages = self._first_stages(codes.shape[1])
+        if self.heads > 1 and codes.shape[2:3] != (self.heads,):
+            raise ValueError(f"codes must have {self.heads} heads along axis 2; got shape {tuple(codes.shape)}")
         with torch.autocast(codes.device.type, enabled=False):
-            positions = codes[:, 0].shape
-            rows = torch.zeros(positions.numel(), self.dim, device=codes.device)
-            for stage, stage_codes in zip(stages, codes.unbind(1), strict=True):
-                rows = rows + stage.decode_rows(stage_codes.reshape(-1))
-            return from_rows(rows, positions, channel_last=False)
+            shape = codes.shape[:1] + codes.shape[2 if self.heads == 1 else 3 :]
+            positions = Positions(shape, self.channel_last)
+            code_rows = self._code_rows(codes, positions)
+            parts = [stage.decode_rows(code_rows[:, index]) for index, stage in enumerate(stages)]
+            return positions.vectors(self.project_out(sum(parts[1:], start=parts[0])))
 
-    def _quantize_rows(self, rows: Tensor, mask: Tensor | None, depths: Tensor | None) -> Quantization:
+    def _quantize_rows(self, rows: Tensor, depths: Tensor | None, target_rows: Tensor | None) -> RowQuantization:
         # Two residuals of equal value. Through the first, the estimator's gradient arrives at the encoder once, not
         # once for each stage: what a stage passes on is subtracted from what the next one sees. In the second the
         # quantized vectors are constants, else no commitment loss but the first stage's would arrive at all.
-        residual, commitment_residual = rows, rows
+        residual, commitment_residual, target_residual = rows, rows, rows
         quantized = torch.zeros_like(rows)
-        codes, losses = [], []
+        results = []
         for index, stage in enumerate(self._first_stages(self.num_quantizers)):
-            result = stage.quantize_rows(residual, commitment_residual, mask)
+            targets = None if target_rows is None else Targets(target_residual, target_rows[:, index])
+            result = stage.quantize_rows(residual, commitment_residual, targets)
             residual = residual - result.quantized
-            commitment_residual = commitment_residual - result.quantized.detach()
-            kept = result.quantized if depths is None else result.quantized * (depths > index)
-            quantized = quantized + kept
-            codes.append(result.codes)
-            losses.append(result.losses)
-        means = {name: torch.stack([stage[name] for stage in losses]).mean() for name in losses[0]}
-        return Quantization(quantized, torch.stack(codes), means)
+            commitment_residual = carry(commitment_residual, residual)
+            if targets is not None:
+                # Where no target is known, the first code stands in: nothing after it is known either, as a rule.
+                target_residual = target_residual - stage.decode_rows(targets.codes.clamp_min(0)).detach()
+            quantized = quantized + (result.output if depths is None else result.output * (depths > index))
+            results.append(result)
+        return RowQuantization(
+            quantized,
+            quantized,
+            torch.stack([result.codes for result in results], dim=1),
+            mean_losses([result.losses for result in results]),
+            [observation for result in results for observation in result.observations],
+        )
 
-    def _draw_depths(self, rows: Tensor, positions: torch.Size) -> Tensor | None:
+    def _draw_depths(self, positions: Positions) -> Tensor | None:
         """How many stages each row keeps, [n, 1]; equal within an example. None: all."""
         if not self.training or self.dropout == 0:
             return None
-        batch = positions[0]
-        drawn = torch.randint(1, self.num_quantizers + 1, (batch,), device=rows.device)
-        dropped = torch.rand(batch, device=rows.device) < self.dropout
-        depths = torch.where(dropped, drawn, self.num_quantizers)
-        return depths.repeat_interleave(positions[1:].numel()).unsqueeze(1)
+        device = self.codebooks[0].vectors.device
+        # Drawn for the examples of all ranks by all ranks, each of which takes its own.
+        counts = own_row_counts([torch.empty(positions.shape[0], 1, device=device)])
+        per_rank = sum_over_ranks(counts)[0].flatten().long().tolist()
+        batch, first = sum(per_rank), sum(per_rank[: rank()])
+        # A batch that waits for `apply_update` has not moved the count of steps on.
+        draws = generator(int(self.codebooks[0].steps), self.learner.batches_waiting)
+        choices = -(-self.num_quantizers // self.dropout_multiple)
+        drawn = torch.randint(1, choices + 1, (batch,), generator=draws) * self.dropout_multiple
+        dropped = torch.rand(batch, generator=draws) < self.dropout
+        depths = torch.where(dropped, drawn, self.num_quantizers)[first : first + positions.shape[0]]
+        return depths[positions.examples()].unsqueeze(1).to(device)
+
+    def _target_rows(self, codes: Tensor, positions: Positions) -> Tensor:
+        heads = () if self.heads == 1 else (self.heads,)
+        expected = (positions.shape[0], self.num_quantizers, *heads, *positions.shape[1:])
+        if codes.shape != expected:
+            raise ValueError(f"target_codes must have shape {expected}; got {tuple(codes.shape)}")
+        return self._code_rows(codes, positions)
+
+    def _code_rows(self, codes: Tensor, positions: Positions) -> Tensor:
+        """Codes as they are returned -> [n, stages, heads]."""
+        rows = positions.code_rows(codes)
+        return rows.unsqueeze(2) if self.heads == 1 else rows
 
     def _first_stages(self, count: int) -> list[VectorQuantize]:
         if not 1 <= count <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {count}")
-        return cast(list[VectorQuantize], list(self.stages)[:count])
+        return [cast(VectorQuantize, self.stages[index]) for index in self.order[:count]]

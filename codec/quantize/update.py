@@ -1,22 +1,33 @@
-"""How code vectors learn: small classes of settings. Their state lives in the buffers of `Codebook`."""
+"""How code vectors learn: small classes of settings. Their state lives in `Codebook`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[list[Tensor]], Optimizer]
 
 
 class Update(Protocol):
     """What a `Codebook` asks of the way it learns.
 
     Attributes:
-        by_gradient: Whether the code vectors are a parameter that an optimizer moves.
+        by_gradient: Whether the code vectors are a parameter that an optimizer of the caller's moves.
+        optimizer: Makes the codebook's own optimizer; None if it has none.
+        fixed: Whether the code vectors never change.
         dead_ratio: Codes used less than this times uniform use are replaced; 0 keeps all.
         decay: Weight of the past in the moving average of the codes' use.
+        synchronous: How much of the gradient at the output the chosen code vectors get.
     """
 
     by_gradient: ClassVar[bool]
+    fixed: ClassVar[bool]
+
+    @property
+    def optimizer(self) -> OptimizerFactory | None: ...
 
     @property
     def dead_ratio(self) -> float: ...
@@ -24,8 +35,11 @@ class Update(Protocol):
     @property
     def decay(self) -> float: ...
 
+    @property
+    def synchronous(self) -> float: ...
+
     def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
-        """The code vectors after a step.
+        """The code vectors after a step; of an update with an optimizer, before the optimizer's step.
 
         Args:
             vectors: Code vectors before, [k, dim].
@@ -53,6 +67,9 @@ class EMA:
     """
 
     by_gradient: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
+    optimizer: ClassVar[None] = None
+    synchronous: ClassVar[float] = 0.0
     decay: float = 0.99
     epsilon: float = 1e-5
     dead_ratio: float = 0.1
@@ -80,14 +97,55 @@ class EMA:
 class Gradient:
     """Code vectors are parameters, moved by the codebook loss |q - sg(x)|^2 (van den Oord et al. 2017, eq. 3).
 
-    For codebooks that other losses shape as well, and for the low-dimensional ones of DAC.
+    For codebooks that other losses shape as well, and for the low-dimensional ones of DAC. The loss stands in the
+    result as "codebook"; add it to the training loss with a weight, 1 in the paper.
 
     Attributes:
         decay: Weight of the past in the moving average of the codes' use, in (0, 1).
         dead_ratio: As in `EMA`.
+        synchronous: v, in [0, 1]: the chosen code vectors also get v times the gradient that arrives at the output, so
+            that codebook and encoder move in step (arXiv 2305.08842). For training in which the
+            commitment loss stays high because the codebook lags behind.
     """
 
     by_gradient: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
+    optimizer: ClassVar[None] = None
+    decay: float = 0.99
+    dead_ratio: float = 0.1
+    synchronous: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if not 0 <= self.synchronous <= 1:
+            raise ValueError(f"synchronous must be in [0, 1]; got {self.synchronous}")
+
+    def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+        return vectors
+
+
+def _adam(tensors: list[Tensor]) -> Optimizer:
+    return torch.optim.Adam(tensors, lr=1e-3)
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """An optimizer of the codebook's own takes a step on the codebook loss inside `forward` (arXiv 2305.08842).
+
+    For a learning rate or momentum that differs from those of the networks, and for training loops that should not
+    know of codebooks. The gradient comes from the rows of all ranks, and is the same on all.
+
+    Attributes:
+        optimizer: Makes it from a list of tensors; Adam at a learning rate of 1e-3 unless given. Its state is part of
+            the state dict; it must start at zeros, as that of SGD, Adam, AdamW and RMSprop does.
+        decay: Weight of the past in the moving average of the codes' use, in (0, 1).
+        dead_ratio: As in `EMA`. A replaced code starts with the optimizer's state at zeros.
+    """
+
+    by_gradient: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
+    synchronous: ClassVar[float] = 0.0
+    optimizer: OptimizerFactory = _adam
     decay: float = 0.99
     dead_ratio: float = 0.1
 
@@ -107,21 +165,25 @@ class Frozen:
     """
 
     by_gradient: ClassVar[bool] = False
+    fixed: ClassVar[bool] = True
+    optimizer: ClassVar[None] = None
+    synchronous: ClassVar[float] = 0.0
+    dead_ratio: ClassVar[float] = 0.0
     decay: float = 0.99
 
     def __post_init__(self) -> None:
         _check(self)
 
-    @property
-    def dead_ratio(self) -> float:
-        """Nothing is ever replaced."""
-        return 0.0
-
     def move(self, vectors: Tensor, usage: Tensor, share: Tensor, sums: Tensor) -> Tensor:
         return vectors
 
 
-UPDATES: dict[str, type[EMA] | type[Gradient] | type[Frozen]] = {"ema": EMA, "gradient": Gradient, "frozen": Frozen}
+UPDATES: dict[str, type[EMA] | type[Gradient] | type[InPlace] | type[Frozen]] = {
+    "ema": EMA,
+    "gradient": Gradient,
+    "in_place": InPlace,
+    "frozen": Frozen,
+}
 
 
 def _check(update: Update) -> None:

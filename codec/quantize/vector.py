@@ -1,15 +1,20 @@
-"""Vector quantization with one codebook."""
+"""Vector quantization with one codebook, or with one a head."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from codec.choose import choose
-from codec.quantize.codebook import Codebook
-from codec.quantize.distance import DISTANCES, nearest
-from codec.quantize.estimator import ESTIMATORS
-from codec.quantize.initialize import INITIALIZERS
+from codec.quantize.affine import Affine
+from codec.quantize.codebook import Codebook, Learner, Observation, check
+from codec.quantize.distance import DISTANCES, Distance, direction, nearest_few
+from codec.quantize.estimator import ESTIMATORS, Estimator
+from codec.quantize.initialize import INITIALIZERS, Initializer
+from codec.quantize.loss import COMMITMENTS, Regularizer, cross_entropy, mean_square
+from codec.quantize.rows import Positions, to_rows
 from codec.quantize.update import EMA, Update
 
 
@@ -17,10 +22,13 @@ class Quantization(NamedTuple):
     """What a quantizer returns.
 
     Attributes:
-        quantized: In the shape of the input; in training mode, with the estimator's gradient.
-        codes: int64; [batch, *positions], or [batch, num_quantizers, *positions] of a `ResidualVQ`.
-        losses: Scalars by name: "commitment", and "codebook" where the codebook learns by gradient. Means over the
-            rows that are not masked (and over the stages); their weights are the caller's.
+        quantized: In the shape of the input, zeros in the padding; in training mode, with the estimator's gradient.
+        codes: int64, 0 in the padding. [batch, *positions] of a `VectorQuantize`, [batch, num_quantizers, *positions]
+            of a `ResidualVQ`, [batch, groups, num_quantizers, *positions] of a `GroupedResidualVQ`; with several heads
+            there is an axis of them before the positions.
+        losses: Scalars by name, means over the real positions (and over heads and stages); their weights are the
+            caller's. "commitment" always; "codebook" where the codebook learns by gradient; "cross_entropy" where
+            target codes were given; and those of the regularizers, "orthogonal" and "diversity".
     """
 
     quantized: Tensor
@@ -28,29 +36,66 @@ class Quantization(NamedTuple):
     losses: dict[str, Tensor]
 
 
+class Targets(NamedTuple):
+    """Given codes: rows [n, dim], and the codes [n, heads] that they should have."""
+
+    rows: Tensor
+    codes: Tensor
+
+
+class RowQuantization(NamedTuple):
+    """What quantizing rows gives.
+
+    Attributes:
+        quantized: [n, dim]; what the next stage of a stack subtracts.
+        output: The same values, with the gradient of a synchronous update as well. Subtracted, that would be taken back
+            by the next stage.
+        codes: [n, heads].
+        losses: As in `Quantization`.
+        observations: What there is to learn from.
+    """
+
+    quantized: Tensor
+    output: Tensor
+    codes: Tensor
+    losses: dict[str, Tensor]
+    observations: list[Observation]
+
+
 class VectorQuantize(nn.Module):
     """Replace each vector by its nearest code vector (van den Oord et al. 2017, arXiv 1711.00937).
 
-    The maths runs in float32, whatever autocast says. A masked position takes part in nothing: no loss, no
-    learning, no initialization.
+    The maths runs in float32, whatever autocast says. A padded position takes part in nothing: no loss, no
+    learning, no initialization. Where an option names a piece, one of your own does as well.
 
     Args:
         dim: Size of the vectors.
         codebook_size: Number of codes.
-        codebook_dim: Size of the code vectors, if it differs from `dim`: vectors are projected there and back
-            (factorized codes, arXiv 2110.04627). 8 to 32 keeps large codebooks in use.
-        distance: "euclidean" or "cosine"; see `codec.quantize.distance`.
-        estimator: "straight_through", "rotation" or "gumbel_softmax"; see `codec.quantize.estimator`.
-        initializer: "kmeans", "samples" or "uniform"; see `codec.quantize.initialize`. It runs on the first training
-            batch.
-        update: `EMA(...)`, `Gradient(...)` or `Frozen()`.
-        temperature: Of the Gumbel-softmax; other estimators do not use it.
+        codebook_dim: Size of the code vectors. Default: `dim / heads`. If `heads` of them do not make `dim`, vectors
+            are projected there and back (factorized codes, arXiv 2110.04627): 8 to 32 keeps large codebooks in use.
+        heads: Parts that each vector is cut into, each with a code of its own: many combinations of few codes.
+        separate_codebooks: Whether each head has its own codebook, rather than one for all: for parts that differ.
+        distance: "euclidean", "cosine" or "unit_cosine"; see `codec.quantize.distance`.
+        estimator: "straight_through", "rotation", "gumbel_softmax", "gumbel_softmax_hard", "stochastic" or "reinmax";
+            see `codec.quantize.estimator`.
+        initializer: "kmeans" (or `KMeans(...)`), "samples" or "uniform"; see `codec.quantize.initialize`. It runs on
+            the first training batch.
+        update: `EMA(...)`, `Gradient(...)`, `InPlace(...)` or `Frozen()`; see `codec.quantize.update`.
+        affine: `Affine(...)` for code vectors that follow the moments of the data; see `codec.quantize.affine`.
+        commitment: "mse", or "cross_entropy" over distances; see `codec.quantize.loss`.
+        regularizers: `Orthogonal(...)`, `Diversity(...)`; see `codec.quantize.loss`.
+        temperature: Of estimators that draw codes, where a schedule starts; `set_temperature` changes it. Default: 1.
+        manual: Whether the codebook learns when `apply_update` is called, from all batches since the last call as from
+            one, rather than inside `forward`: for gradient accumulation. The first batch alone initializes; batches
+            that wait are not in the state dict, so save it after `apply_update`.
         channel_last: Whether vectors lie along the last axis, [batch, *positions, dim], rather than the second,
             [batch, dim, *positions].
 
     Raises:
-        ValueError: An unknown name, or a size that is not positive.
+        ValueError: An unknown name, a size that is not positive, or options that make no sense together.
     """
+
+    temperature: Tensor
 
     def __init__(
         self,
@@ -58,56 +103,113 @@ class VectorQuantize(nn.Module):
         codebook_size: int,
         *,
         codebook_dim: int | None = None,
-        distance: str = "euclidean",
-        estimator: str = "straight_through",
-        initializer: str = "kmeans",
+        heads: int = 1,
+        separate_codebooks: bool = False,
+        distance: str | Distance = "euclidean",
+        estimator: str | Estimator = "straight_through",
+        initializer: str | Initializer = "kmeans",
         update: Update | None = None,
-        temperature: float = 1.0,
+        affine: Affine | None = None,
+        commitment: str = "mse",
+        regularizers: Sequence[Regularizer] = (),
+        temperature: float | None = None,
+        manual: bool = False,
         channel_last: bool = False,
     ):
         super().__init__()
-        codebook_dim = dim if codebook_dim is None else codebook_dim
-        if min(dim, codebook_size, codebook_dim) < 1:
+        if min(dim, codebook_size, heads, 1 if codebook_dim is None else codebook_dim) < 1:
             raise ValueError(
-                f"dim, codebook_size and codebook_dim must be positive; got {dim}, {codebook_size}, {codebook_dim}"
+                f"dim, codebook_size, codebook_dim and heads must be positive; "
+                f"got {dim}, {codebook_size}, {codebook_dim}, {heads}"
             )
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive; got {temperature}")
+        if codebook_dim is None:
+            if dim % heads:
+                raise ValueError(f"dim must be a multiple of heads {heads}, or codebook_dim be given; got {dim}")
+            codebook_dim = dim // heads
         self.dim = dim
         self.codebook_size = codebook_size
-        self.temperature = temperature
+        self.heads = heads
         self.channel_last = channel_last
-        self.distance = choose(DISTANCES, distance, "distance")
-        self.estimator = choose(ESTIMATORS, estimator, "estimator")
-        self.codebook = Codebook(
-            codebook_size,
-            codebook_dim,
-            self.distance,
-            choose(INITIALIZERS, initializer, "initializer"),
-            update or EMA(),
+        self.distance = choose(DISTANCES, distance, "distance") if isinstance(distance, str) else distance
+        self.estimator = choose(ESTIMATORS, estimator, "estimator") if isinstance(estimator, str) else estimator
+        self.commitment = choose(COMMITMENTS, commitment, "commitment")
+        self.regularizers = tuple(regularizers)
+        self.update = update or EMA()
+        self._refuse_nonsense(separate_codebooks, temperature)
+        self.learner = Learner(manual)
+        placed = choose(INITIALIZERS, initializer, "initializer") if isinstance(initializer, str) else initializer
+        codebooks = [
+            Codebook(codebook_size, codebook_dim, self.distance, placed, self.update, affine)
+            for _ in range(heads if separate_codebooks else 1)
+        ]
+        # One codebook keeps the shorter name in the state dict.
+        if separate_codebooks:
+            self.head_codebooks = nn.ModuleList(codebooks)
+            number_codebooks(codebooks)
+        else:
+            self.codebook = codebooks[0]
+        self.separate_codebooks = separate_codebooks
+        self.register_buffer(
+            "temperature", torch.tensor(1.0 if temperature is None else float(temperature)), self.estimator.tempered
         )
-        projected = codebook_dim != dim
-        self.project_in = nn.Linear(dim, codebook_dim) if projected else nn.Identity()
-        self.project_out = nn.Linear(codebook_dim, dim) if projected else nn.Identity()
+        projected = heads * codebook_dim != dim
+        self.project_in = nn.Linear(dim, heads * codebook_dim) if projected else nn.Identity()
+        self.project_out = nn.Linear(heads * codebook_dim, dim) if projected else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Quantization:
+    @property
+    def codebooks(self) -> list[Codebook]:
+        """The codebook, or those of the heads."""
+        return cast(list[Codebook], list(self.head_codebooks)) if self.separate_codebooks else [self.codebook]
+
+    def set_temperature(self, temperature: float) -> None:
+        """Change the temperature of estimators that draw codes, as a schedule does; others have no use for it.
+
+        Raises:
+            ValueError: It is not positive.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive; got {temperature}")
+        self.temperature.fill_(temperature)
+
+    def apply_update(self) -> None:
+        """With `manual`, let the codebook learn from all batches since the last call; every rank must call.
+
+        Raises:
+            RuntimeError: There was no batch.
+        """
+        self.learner.apply()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        target_codes: Tensor | None = None,
+    ) -> Quantization:
         """Quantize; in training mode, learn as well.
 
         Args:
             x: [batch, dim, *positions], or [batch, *positions, dim] with `channel_last`.
             mask: True where a position is real and False where it is padding, [batch, *positions]. Default: all real.
+            lengths: In place of a mask, how many first positions of each example are real, [batch].
+            target_codes: In the shape of the codes: codes that `x` should have, for the loss "cross_entropy"; -1 where
+                there is none. Code vectors are constants to it.
 
         Raises:
-            ValueError: `x` or `mask` is of another shape.
+            ValueError: `x`, `mask` or `lengths` is of another shape.
             RuntimeError: In eval mode, before the first training batch.
         """
         with torch.autocast(x.device.type, enabled=False):
-            rows, positions = to_rows(x, self.dim, self.channel_last)
-            row_mask = mask_rows(mask, positions)
-            rows = clear_padding(rows, row_mask)
-            result = self.quantize_rows(rows, rows, row_mask)
-            quantized = from_rows(result.quantized, positions, self.channel_last).to(x.dtype)
-            return Quantization(quantized, result.codes.view(positions), result.losses)
+            rows, positions = to_rows(x, self.dim, self.channel_last, mask, lengths)
+            targets = None if target_codes is None else Targets(rows, self._code_rows(target_codes, positions))
+            result = self.quantize_rows(rows, rows, targets)
+            if targets is not None:
+                result.losses.setdefault("cross_entropy", 0 * rows.sum())
+            if self.training:
+                self.learner.take(result.observations)
+            quantized = positions.vectors(result.output).to(x.dtype)
+            return Quantization(quantized, self._codes(result.codes, positions), result.losses)
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of the nearest code vectors; never changes state.
@@ -116,7 +218,7 @@ class VectorQuantize(nn.Module):
             x: [batch, dim, *positions], or [batch, *positions, dim] with `channel_last`.
 
         Returns:
-            [batch, *positions], int64.
+            [batch, *positions], or [batch, heads, *positions] with several heads; int64.
 
         Raises:
             ValueError: `x` is of another shape.
@@ -124,13 +226,13 @@ class VectorQuantize(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
-            return self.encode_rows(rows).view(positions)
+            return self._codes(self.encode_rows(rows), positions)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors of codes: what `forward` returned with them in eval mode.
 
         Args:
-            codes: [batch, *positions], int64.
+            codes: [batch, *positions], or [batch, heads, *positions] with several heads; int64.
 
         Returns:
             [batch, dim, *positions], or [batch, *positions, dim] with `channel_last`.
@@ -140,94 +242,160 @@ class VectorQuantize(nn.Module):
             RuntimeError: Before the first training batch.
         """
         with torch.autocast(codes.device.type, enabled=False):
-            rows = self.decode_rows(codes.reshape(-1))
-            return from_rows(rows, codes.shape, self.channel_last)
+            shape = codes.shape if self.heads == 1 else codes.shape[:1] + codes.shape[2:]
+            positions = Positions(shape, self.channel_last)
+            return positions.vectors(self.decode_rows(self._code_rows(codes, positions)))
 
-    def quantize_rows(self, rows: Tensor, commitment_rows: Tensor, mask: Tensor | None) -> Quantization:
-        """`forward` on rows.
+    def quantize_rows(self, rows: Tensor, commitment_rows: Tensor, targets: Targets | None = None) -> RowQuantization:
+        """`forward` on rows, but for the learning.
 
         Args:
-            rows: [n, dim], float32, finite in the padding too; the gradient of `quantized` goes there.
-            commitment_rows: The same values; the gradient of the commitment loss goes there.
-            mask: Rows that are real, [n], or None for all.
+            rows: [n, dim], float32; the gradient of `quantized` goes there.
+            commitment_rows: The same values; the gradient of the losses goes there.
+            targets: For the loss "cross_entropy".
         """
-        rows = self.project_in(rows)
-        commitment_rows = rows if commitment_rows is rows else self.project_in(commitment_rows)
-        real = rows if mask is None else rows[mask]
-        if self.training:
-            self.codebook.initialize(real.detach())
-        # A clone, since the codebook changes below, before the backward pass needs what it was.
-        vectors = self.codebook.vectors.clone()
-        if self.training:
-            codes, quantized = self.estimator(rows, vectors, self.distance, self.temperature)
-            self.codebook.learn(real.detach(), codes if mask is None else codes[mask])
-        else:
-            codes = self._nearest(rows)
-            quantized = vectors[codes]
-        chosen = vectors[codes]
-        losses = {"commitment": mean_square(commitment_rows - chosen.detach(), mask)}
-        if self.codebook.update.by_gradient:
-            losses["codebook"] = mean_square(chosen - rows.detach(), mask)
-        return Quantization(self.project_out(quantized), codes, losses)
+        lanes = self._lanes(rows)
+        loss_lanes = lanes if commitment_rows is rows else self._lanes(commitment_rows)
+        parts = [self._quantize_lane(*each) for each in zip(self.codebooks, lanes, loss_lanes, strict=True)]
+        losses = mean_losses([part.losses for part in parts])
+        if targets is not None:
+            losses.update(self._target_loss(targets))
+        quantized = self._join([part.quantized for part in parts])
+        return RowQuantization(
+            quantized,
+            self._join([part.output for part in parts]) if self.update.synchronous else quantized,
+            self._join_codes([part.codes for part in parts]),
+            losses,
+            [observation for part in parts for observation in part.observations],
+        )
 
     def encode_rows(self, rows: Tensor) -> Tensor:
-        """Codes of rows: [n, dim] -> [n]."""
-        return self._nearest(self.project_in(rows))
+        """Codes of rows: [n, dim] -> [n, heads]."""
+        return self.candidates(rows, 1).squeeze(1)
+
+    def candidates(self, rows: Tensor, count: int) -> Tensor:
+        """The nearest few codes of rows, nearest first: [n, dim] -> [n, count, heads]."""
+        codes = [
+            nearest_few(lane, codebook.code_vectors(), self.distance, count)
+            for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True)
+        ]
+        if self.separate_codebooks:
+            return torch.stack(codes, dim=2)
+        return rearrange(codes[0], "(n h) c -> n c h", h=self.heads)
 
     def decode_rows(self, codes: Tensor) -> Tensor:
-        """Vectors of anyone's codes, checked: [n] -> [n, dim]."""
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise ValueError(
-                f"codes must be in [0, {self.codebook_size}); got {int(codes.min())} to {int(codes.max())}"
-            )
+        """Vectors of anyone's codes, checked: [n, heads] -> [n, dim]."""
+        message = f"codes must be in [0, {self.codebook_size})"
+        valid = ((codes >= 0) & (codes < self.codebook_size)).all()
+        if torch.compiler.is_compiling():
+            check(valid, message)
+        elif not valid:
+            raise ValueError(f"{message}; got {int(codes.min())} to {int(codes.max())}")
         return self.look_up_rows(codes)
 
     def look_up_rows(self, codes: Tensor) -> Tensor:
-        """Vectors of codes that are known to be in range: [n] -> [n, dim]."""
-        return self.project_out(self._initialized_vectors()[codes])
+        """Vectors of codes that are known to be in range: [n, heads] -> [n, dim]."""
+        pairs = zip(self.codebooks, self._code_lanes(codes), strict=True)
+        return self._join([codebook.code_vectors()[lane] for codebook, lane in pairs])
 
-    def _nearest(self, rows: Tensor) -> Tensor:
-        return nearest(rows, self._initialized_vectors(), self.distance)
+    def _quantize_lane(self, codebook: Codebook, rows: Tensor, loss_rows: Tensor) -> RowQuantization:
+        """As `quantize_rows`, of the rows [n, codebook_dim] of one codebook; codes are [n]."""
+        observations = []
+        if self.training:
+            codebook.initialize(rows.detach())
+            vectors = codebook.snapshot()
+            codes, quantized = self.estimator.estimate(rows, vectors, self.distance, self.temperature)
+            observations.append(Observation(codebook, rows.detach(), codes))
+        else:
+            vectors = codebook.code_vectors()
+            codes = nearest_few(rows, vectors, self.distance, 1).squeeze(1)
+            quantized = vectors[codes]
+        constant = vectors.detach()
+        output = quantized
+        losses = {"commitment": self.commitment(loss_rows, constant, codes, self.distance)}
+        if self.update.by_gradient:
+            losses["codebook"] = mean_square(rows.detach(), vectors, codes, self.distance)
+            if self.update.synchronous:
+                chosen = vectors[codes]
+                output = quantized + self.update.synchronous * (chosen - chosen.detach())
+        for regularizer in self.regularizers:
+            losses[regularizer.name] = regularizer(loss_rows, vectors, codes, self.distance)
+        return RowQuantization(quantized, output, codes, losses, observations)
 
-    def _initialized_vectors(self) -> Tensor:
-        if not self.codebook.initialized:
-            raise RuntimeError(
-                "the codebook must be initialized before it encodes or decodes; train on a batch or load weights"
-            )
-        return self.codebook.vectors
+    def _target_loss(self, targets: Targets) -> dict[str, Tensor]:
+        """The mean over the heads with known targets; nothing if there is none."""
+        losses = []
+        pairs = zip(self.codebooks, self._lanes(targets.rows), self._code_lanes(targets.codes), strict=True)
+        for codebook, rows, codes in pairs:
+            known = codes >= 0
+            if codes.numel() and not -1 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
+                raise ValueError(
+                    f"target_codes must be in [0, {self.codebook_size}), or -1; "
+                    f"got {int(codes.min())} to {int(codes.max())}"
+                )
+            if known.any():
+                vectors = codebook.snapshot().detach()
+                losses.append({"cross_entropy": cross_entropy(rows[known], vectors, codes[known], self.distance)})
+        return mean_losses(losses)
+
+    def _lanes(self, rows: Tensor) -> list[Tensor]:
+        """Rows as the codebooks take them, [n, codebook_dim] a codebook."""
+        rows = self.project_in(rows)
+        if self.separate_codebooks:
+            lanes = list(rows.chunk(self.heads, dim=1))
+        else:
+            lanes = [rearrange(rows, "n (h d) -> (n h) d", h=self.heads)]
+        return [direction(lane) for lane in lanes] if self.distance.unit else lanes
+
+    def _join(self, lanes: list[Tensor]) -> Tensor:
+        """The inverse of `_lanes`."""
+        if self.separate_codebooks:
+            rows = torch.cat(lanes, dim=1)
+        else:
+            rows = rearrange(lanes[0], "(n h) d -> n (h d)", h=self.heads)
+        return self.project_out(rows)
+
+    def _code_lanes(self, codes: Tensor) -> list[Tensor]:
+        return list(codes.unbind(1)) if self.separate_codebooks else [codes.reshape(-1)]
+
+    def _join_codes(self, lanes: list[Tensor]) -> Tensor:
+        return torch.stack(lanes, dim=1) if self.separate_codebooks else lanes[0].view(-1, self.heads)
+
+    def _codes(self, codes: Tensor, positions: Positions) -> Tensor:
+        return positions.codes(codes.squeeze(1) if self.heads == 1 else codes)
+
+    def _code_rows(self, codes: Tensor, positions: Positions) -> Tensor:
+        expected = (positions.shape[0], *((self.heads,) if self.heads > 1 else ()), *positions.shape[1:])
+        if codes.shape != expected:
+            raise ValueError(f"codes must have shape {expected}; got {tuple(codes.shape)}")
+        rows = positions.code_rows(codes)
+        return rows.unsqueeze(1) if self.heads == 1 else rows
+
+    def _refuse_nonsense(self, separate_codebooks: bool, temperature: float | None) -> None:
+        if separate_codebooks and self.heads == 1:
+            raise ValueError("separate_codebooks must be False with one head; there is nothing to separate")
+        if temperature is not None and not temperature > 0:
+            raise ValueError(f"temperature must be positive; got {temperature}")
+        if temperature is not None and not self.estimator.tempered:
+            raise ValueError("temperature must be None with an estimator that takes the nearest code; it has none")
+        names = [regularizer.name for regularizer in self.regularizers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"regularizers must be of different names; got {names}")
+        for regularizer in self.regularizers:
+            if not (regularizer.of_rows or self.update.by_gradient):
+                raise ValueError(
+                    f"{regularizer.name} must go with code vectors that learn by gradient, update=Gradient(); "
+                    f"got {type(self.update).__name__}, which no loss can move"
+                )
 
 
-def to_rows(x: Tensor, dim: int, channel_last: bool) -> tuple[Tensor, torch.Size]:
-    """Flatten to float32 rows [n, dim]; also the shape [batch, *positions] that they had."""
-    axis = -1 if channel_last else 1
-    if x.ndim < 2 or x.shape[axis] != dim:
-        raise ValueError(f"x must have size {dim} along axis {axis}; got shape {tuple(x.shape)}")
-    x = x if channel_last else x.movedim(1, -1)
-    return x.reshape(-1, dim).float(), x.shape[:-1]
+def mean_losses(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each loss over the parts that have it."""
+    names = dict.fromkeys(name for part in losses for name in part)
+    return {name: torch.stack([part[name] for part in losses if name in part]).mean() for name in names}
 
 
-def from_rows(rows: Tensor, positions: torch.Size, channel_last: bool) -> Tensor:
-    """The inverse of `to_rows`."""
-    x = rows.view(*positions, rows.shape[-1])
-    return x if channel_last else x.movedim(-1, 1)
-
-
-def mask_rows(mask: Tensor | None, positions: torch.Size) -> Tensor | None:
-    """Flatten a mask of the shape `positions` to [n]."""
-    if mask is None:
-        return None
-    if mask.shape != positions:
-        raise ValueError(f"mask must have shape {tuple(positions)}; got {tuple(mask.shape)}")
-    return mask.reshape(-1).bool()
-
-
-def clear_padding(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero the rows [n, dim] that the mask leaves out: not even a NaN of theirs may reach a gradient."""
-    return rows if mask is None else rows.masked_fill(~mask.unsqueeze(1), 0)
-
-
-def mean_square(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of the squares of the rows [n, dim] that the mask keeps; 0 if there are none."""
-    # Left out, rather than multiplied by zero: the square of what stands in the padding may overflow.
-    kept = rows if mask is None else rows[mask]
-    return kept.square().sum() / max(1, kept.numel())
+def number_codebooks(codebooks: Sequence[Codebook]) -> None:
+    """Let codebooks of one quantizer make random choices of their own."""
+    for number, codebook in enumerate(codebooks):
+        codebook.number = number

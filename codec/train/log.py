@@ -4,30 +4,30 @@ import json
 import math
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from codec.distributed import sum_over_ranks, world_size
-from codec.quantize.usage import count_codes, dead_share, perplexity
+from codec.quantize import Usage
 
 
 class Window:
     """Sums over the steps since the last line of the log. No collective until it is read.
 
     Args:
-        codebook_size: Codes of a stage.
+        codebook_sizes: Codes of each stage.
     """
 
     _losses: defaultdict[str, Tensor]
-    _counts: Tensor | None
     _seconds: float
     _steps: int
     _start: float
 
-    def __init__(self, codebook_size: int):
-        self.codebook_size = codebook_size
+    def __init__(self, codebook_sizes: Sequence[int]):
+        self._usage = Usage(codebook_sizes)
         self._reset()
 
     def add(self, losses: dict[str, Tensor], codes: Tensor, seconds_of_audio: float) -> None:
@@ -40,8 +40,7 @@ class Window:
         """
         for name, loss in losses.items():
             self._losses[name] = self._losses[name] + loss.detach()
-        counts = count_codes(codes, self.codebook_size)
-        self._counts = counts if self._counts is None else self._counts + counts
+        self._usage.add(codes)
         self._seconds += seconds_of_audio
         self._steps += 1
 
@@ -49,29 +48,25 @@ class Window:
         """What happened since the last reading, on all ranks; every rank must ask.
 
         Returns:
-            Each loss; "perplexity" and "dead_share", a list with an entry for each stage; "audio_seconds_per_second".
+            Each loss; "perplexity", "entropy", "dead_share" and "bits_per_frame", a list each with an entry for each
+            stage (see `UsageReport`); "audio_seconds_per_second".
 
         Raises:
             RuntimeError: No step was added.
         """
-        if self._counts is None:
+        if self._steps == 0:
             raise RuntimeError("a window must hold a step before it is read; got none")
-        losses, counts, seconds = sum_over_ranks(
-            torch.stack(list(self._losses.values())).float(),
-            self._counts.float(),
-            self._counts.new_tensor(self._seconds, dtype=torch.float32),
-        )
+        totals = torch.stack(list(self._losses.values())).float()
+        losses, seconds = sum_over_ranks(totals, totals.new_tensor(self._seconds))
         losses = losses / (self._steps * world_size())
         values: dict[str, float | list[float]] = dict(zip(self._losses, losses.tolist(), strict=True))
-        values["perplexity"] = perplexity(counts).tolist()
-        values["dead_share"] = dead_share(counts).tolist()
+        values.update({name: use.squeeze(1).tolist() for name, use in self._usage.report()._asdict().items()})
         values["audio_seconds_per_second"] = seconds.item() / (time.monotonic() - self._start)
         self._reset()
         return values
 
     def _reset(self) -> None:
         self._losses = defaultdict(lambda: torch.zeros(()))
-        self._counts = None
         self._seconds = 0.0
         self._steps = 0
         self._start = time.monotonic()

@@ -28,6 +28,18 @@ def test_the_codes_are_those_of_the_model(speech_file, model_folder, run):
     assert (header.num_quantizers, header.bits, header.num_frames) == (3, 6, 25)
 
 
+def test_a_beam_size_widens_the_search(speech_file, model_folder, run):
+    result = run("encode", speech_file, "--model", model_folder, "--beam-size", 4)
+    assert (result.exit_code, result.output) == (0, "")
+    codes = read_stream(speech_file.with_suffix(".rvq").read_bytes()).codes
+
+    model = Codec.from_pretrained(model_folder)
+    waveform = read_audio(speech_file).waveform[None]
+    with torch.inference_mode():
+        assert np.array_equal(codes, model.encode(waveform, beam_size=4).numpy())
+        assert not np.array_equal(codes, model.encode(waveform).numpy())
+
+
 @pytest.mark.parametrize("stages", range(1, 11))
 def test_files_are_as_small_as_the_bitrate_promises(clips, tmp_path, model_folder, run, stages):
     output = tmp_path / "speech.rvq"

@@ -99,12 +99,13 @@ def test_a_network_that_cannot_be_is_refused(config, settings, message):
     ("settings", "message"),
     [
         ({"num_quantizers": 0}, "num_quantizers must be positive; got 0"),
-        ({"codebook_size": 0}, "codebook_size and codebook_dim must be positive"),
-        ({"codebook_dim": -1}, "codebook_size and codebook_dim must be positive"),
+        ({"codebook_size": 0}, "dim, codebook_size, codebook_dim and heads must be positive"),
+        ({"codebook_dim": -1}, "dim, codebook_size, codebook_dim and heads must be positive"),
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\]; got 1.5"),
         ({"distance": "cosin"}, "distance must be one of .*; got 'cosin'; did you mean 'cosine'"),
         ({"estimator": "none"}, "estimator must be one of .*straight_through.*; got 'none'"),
         ({"initializer": "none"}, "initializer must be one of .*kmeans.*; got 'none'"),
+        ({"temperature": (1.0, 0.0)}, r"temperature must be positive; got \(1.0, 0.0\)"),
         ({"update": "emma"}, "update must be one of .*; got 'emma'; did you mean 'ema'"),
     ],
 )

@@ -2,6 +2,7 @@ import json
 import pickle
 import random
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -238,7 +239,22 @@ def test_the_fingerprint_leaves_out_what_only_training_reads(codec):
     fingerprint = codec.fingerprint()
     codec.quantizer.stages[0].codebook.usage.mul_(0.5)
     codec.quantizer.stages[0].codebook.steps.add_(1)
+    codec.quantizer.set_temperature(0.5)
     assert codec.fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize("settings", [{"update": "in_place"}, {"estimator": "reinmax", "temperature": (2.0, 1.0)}])
+def test_state_that_only_training_reads_is_saved_and_outside_the_fingerprint(config, make_codec, tmp_path, settings):
+    codec = make_codec(replace(config, quantizer=replace(config.quantizer, **settings)))
+    fingerprint = codec.fingerprint()
+    names = [name for name in codec.state_dict() if "optimizer.state" in name or name.endswith("temperature")]
+    assert names
+    for name in names:
+        codec.state_dict()[name].add_(1)
+    codec.save_pretrained(tmp_path)
+    loaded = Codec.from_pretrained(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[name], codec.state_dict()[name]) for name in names)
+    assert loaded.fingerprint() == codec.fingerprint() == fingerprint
 
 
 def test_saving_leaves_two_files_that_others_may_read(codec, tmp_path):

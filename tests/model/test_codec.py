@@ -55,6 +55,16 @@ def test_codes_of_fewer_stages_are_a_prefix_of_those_of_all_and_decode(codec, wa
     assert codec.decode(codes).shape == waveform.shape
 
 
+@pytest.mark.parametrize("stages", [2, 4])
+def test_a_wider_search_brings_the_latents_closer(codec, waveform, stages):
+    latents = codec.encode_latents(waveform)
+    errors = [
+        (codec.quantizer.decode(codec.encode(waveform, stages, beam_size=beam_size)) - latents).square().sum()
+        for beam_size in (1, 8)
+    ]
+    assert errors[1] < errors[0]
+
+
 def test_each_stage_brings_the_latents_closer(codec, waveform):
     latents = codec.encode_latents(waveform)
     codes = codec.encode(waveform)

@@ -2,31 +2,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.quantize.distance import DISTANCES, euclidean, nearest
-from codec.quantize.initialize import (
-    INITIALIZERS,
-    KMEANS_ITERATIONS,
-    JoinedRows,
-    count_and_sum,
-    kmeans,
-    samples,
-    uniform,
-)
+from codec.quantize import KMeans
+from codec.quantize.distance import DISTANCES, Distance, nearest
+from codec.quantize.initialize import INITIALIZERS, Initializer, JoinedRows, count_and_sum, samples, uniform
 
-each_initializer = pytest.mark.parametrize("initializer", INITIALIZERS)
-of_the_data = pytest.mark.parametrize("initializer", [samples, kmeans])
+EUCLIDEAN = DISTANCES["euclidean"]
+
+each_initializer = pytest.mark.parametrize("initializer", INITIALIZERS.values(), ids=INITIALIZERS)
+each_distance = pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+of_the_data = pytest.mark.parametrize("initializer", [samples, KMeans()], ids=["samples", "kmeans"])
 
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def start(initializer, rows: Tensor, codebook_size: int, distance=euclidean) -> Tensor:
+def start(initializer: Initializer, rows: Tensor, codebook_size: int, distance: Distance = EUCLIDEAN) -> Tensor:
     return initializer(JoinedRows.join(rows), codebook_size, distance, seeded())
 
 
 def residual(rows: Tensor, vectors: Tensor) -> Tensor:
-    return rows - vectors[nearest(rows, vectors, euclidean)]
+    return rows - vectors[nearest(rows, vectors, EUCLIDEAN)]
 
 
 def is_one_of(vectors: Tensor, rows: Tensor) -> Tensor:
@@ -34,12 +30,13 @@ def is_one_of(vectors: Tensor, rows: Tensor) -> Tensor:
     return (vectors[:, None] == rows[None]).all(2).any(1)
 
 
-def slow_kmeans(rows: Tensor, vectors: Tensor) -> Tensor:
+def slow_kmeans(rows: Tensor, vectors: Tensor, distance: Distance, iterations: int) -> Tensor:
     """Lloyd's algorithm in loops."""
-    for _ in range(KMEANS_ITERATIONS):
+    for _ in range(iterations):
         clusters: list[list[Tensor]] = [[] for _ in vectors]
         for row in rows:
-            clusters[min(range(len(vectors)), key=lambda k: (row - vectors[k]).square().sum().item())].append(row)
+            distances = [distance.measure(row[None], vector[None]).item() for vector in vectors]
+            clusters[distances.index(min(distances))].append(row)
         vectors = torch.stack([torch.stack(cluster).mean(0) for cluster in clusters])
     return vectors
 
@@ -62,14 +59,14 @@ def test_rows_are_drawn_without_repetition_while_there_are_enough() -> None:
 
 
 @each_initializer
-@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+@each_distance
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 100])
-def test_any_number_of_rows_makes_a_whole_codebook(initializer: str, distance, count: int) -> None:
+def test_any_number_of_rows_makes_a_whole_codebook(initializer: Initializer, distance: Distance, count: int) -> None:
     rows = torch.randn(count, 3)
-    vectors = start(INITIALIZERS[initializer], rows, 8, distance)
+    vectors = start(initializer, rows, 8, distance)
     assert vectors.shape == (8, 3)
     assert vectors.isfinite().all()
-    assert torch.equal(vectors, start(INITIALIZERS[initializer], rows, 8, distance))
+    assert torch.equal(vectors, start(initializer, rows, 8, distance))
 
 
 def test_uniform_does_not_look_at_the_data() -> None:
@@ -97,37 +94,62 @@ def test_samples_are_never_zero_rows() -> None:
 
 
 @of_the_data
-def test_rows_that_are_all_zero_make_a_codebook_of_zeros(initializer) -> None:
+def test_rows_that_are_all_zero_make_a_codebook_of_zeros(initializer: Initializer) -> None:
     assert torch.equal(start(initializer, torch.zeros(10, 3), 8), torch.zeros(8, 3))
 
 
-def test_kmeans_is_lloyds_algorithm() -> None:
+@each_distance
+@pytest.mark.parametrize("iterations", [0, 1, 2, 10])
+def test_kmeans_is_lloyds_algorithm(distance: Distance, iterations: int) -> None:
     rows = torch.randn(60, 2)
-    expected = slow_kmeans(rows, JoinedRows.join(rows).draw(5, seeded()))
-    torch.testing.assert_close(start(kmeans, rows, 5), expected)
+    drawn = JoinedRows.join(rows).draw(5, seeded())
+    expected = slow_kmeans(rows, drawn, distance, iterations)
+    torch.testing.assert_close(start(KMeans(iterations), rows, 5, distance), expected)
 
 
-@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
-def test_kmeans_leaves_a_smaller_residual_than_it_started_with(distance) -> None:
+def test_one_iteration_of_kmeans_by_hand() -> None:
+    rows = torch.tensor([6.0, 0.0, 9.0, 3.6, 1.0, 8.0, 2.0, 5.0])[:, None]
+    assert start(KMeans(iterations=0), rows, 2).tolist() == [[1.0], [6.0]]
+    # 0, 1 and 2 are nearer to the first; 3.6 joins them only in the second iteration.
+    torch.testing.assert_close(start(KMeans(iterations=1), rows, 2), torch.tensor([[1.0], [31.6 / 5]]))
+    torch.testing.assert_close(start(KMeans(iterations=2), rows, 2), torch.tensor([[6.6 / 4], [28 / 4]]))
+
+
+def test_kmeans_without_iterations_is_rows_of_the_batch() -> None:
+    rows = torch.randn(60, 2)
+    vectors = start(KMeans(iterations=0), rows, 5)
+    assert is_one_of(vectors, rows).all()
+    assert len(vectors.unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize("iterations", [-1, -10])
+def test_a_negative_number_of_iterations_is_refused(iterations: int) -> None:
+    with pytest.raises(ValueError, match=rf"^iterations must not be negative; got {iterations}$"):
+        KMeans(iterations)
+
+
+@each_distance
+def test_kmeans_leaves_a_smaller_residual_than_it_started_with(distance: Distance) -> None:
     rows = torch.randn(400, 4)
-    start_vectors = JoinedRows.join(rows).draw(16, seeded())
-    vectors = start(kmeans, rows, 16, distance)
-    before, after = (distance(rows, each).amin(1).mean() for each in (start_vectors, vectors))
-    assert after < 0.9 * before
+    before, after = (start(KMeans(iterations), rows, 16, distance) for iterations in (0, 10))
+    errors = [distance.measure(rows, vectors).amin(1).mean() for vectors in (before, after)]
+    assert errors[1] < 0.9 * errors[0]
 
 
-def test_a_cluster_without_rows_starts_again_from_another_row() -> None:
-    # Of clusters that start from equal rows, all but one are empty.
+@pytest.mark.parametrize("iterations", [1, 10])
+def test_a_cluster_without_rows_starts_again_from_another_row(iterations: int) -> None:
+    # Of clusters that start from equal rows, all but one are empty; the mean of no rows would be zero.
     rows = 5 + torch.cat([torch.zeros(90, 2), torch.randn(10, 2)])
-    first = JoinedRows.join(rows).draw(8, seeded()).unique(dim=0)
-    vectors = start(kmeans, rows, 8)
-    assert vectors.min() > 1  # the mean of no rows would be zero
-    assert len(nearest(rows, vectors, euclidean).unique()) > len(first)
+    first = start(KMeans(0), rows, 8)
+    assert len(first.unique(dim=0)) < 8
+    refilled = start(KMeans(iterations), rows, 8)
+    assert refilled.min() > 1
+    assert len(refilled.unique(dim=0)) > len(first.unique(dim=0))
 
 
 @of_the_data
 @pytest.mark.parametrize("count", [3, 8, 20, 63, 64])
-def test_fewer_rows_than_codes_leave_a_residual_for_the_next_stage(initializer, count: int) -> None:
+def test_fewer_rows_than_codes_leave_a_residual_for_the_next_stage(initializer: Initializer, count: int) -> None:
     rows = torch.randn(count, 4)
     for _ in range(3):
         left = residual(rows, start(initializer, rows, 64))
@@ -142,7 +164,7 @@ def initialize(rank, initializer: str, rows_per_rank: list[int], rows: Tensor, c
     return start(INITIALIZERS[initializer], mine, codebook_size)
 
 
-@each_initializer
+@pytest.mark.parametrize("initializer", INITIALIZERS)
 @pytest.mark.parametrize("rows_per_rank", [[30, 34], [1, 63], [0, 64]])
 @pytest.mark.parametrize("codebook_size", [8, 100])
 def test_two_ranks_start_as_one_on_the_joined_batch(

@@ -132,7 +132,7 @@ def test_a_run_logs_every_loss_and_the_use_of_every_stage(finished):
         assert losses["loss"] == pytest.approx(
             losses["log_mel"] + losses["stft"] + losses["waveform"] + 0.25 * losses["commitment"], rel=1e-5
         )
-        assert len(line["perplexity"]) == len(line["dead_share"]) == 4
+        assert all(len(line[name]) == 4 for name in ("perplexity", "entropy", "dead_share", "bits_per_frame"))
         assert all(1 <= value <= 16 for value in line["perplexity"])
         assert all(0 <= value < 1 for value in line["dead_share"])
     assert [line["learning_rate"] for line in log] == pytest.approx(
@@ -201,6 +201,14 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_it_had_not_been(finished, s
     # A run that is over has nothing to go on with.
     assert "steps 6 to 6" in finish(start(output, "--resume"))
     assert read_log(output) == read_log(finished)
+
+
+@pytest.mark.slow
+def test_the_temperature_ends_where_the_recipe_says(start, tmp_path):
+    settings = ['quantizer.estimator = "gumbel_softmax"', "quantizer.temperature = [2.0, 0.25]", "run.steps = 3"]
+    finish(start(tmp_path, *(argument for setting in settings for argument in ("--set", setting))))
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert [weights[f"quantizer.stages.{stage}.temperature"].item() for stage in range(4)] == [0.25] * 4
 
 
 @pytest.mark.slow

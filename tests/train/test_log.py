@@ -8,6 +8,7 @@ from codec.train import log
 from codec.train.log import Window, append_line, drop_lines_after, summarize
 
 CODEBOOK_SIZE = 8
+SIZES = [CODEBOOK_SIZE] * 3
 
 
 def make_steps(count, batch_size=2, seed=0):
@@ -23,7 +24,7 @@ def make_steps(count, batch_size=2, seed=0):
 
 
 def read_window(steps):
-    window = Window(CODEBOOK_SIZE)
+    window = Window(SIZES)
     for step in steps:
         window.add(*step)
     return window.read()
@@ -31,7 +32,8 @@ def read_window(steps):
 
 def assert_is_summary_of(values, steps):
     """By plain sums over lists."""
-    assert list(values) == ["loss", "stft", "perplexity", "dead_share", "audio_seconds_per_second"]
+    uses = ["perplexity", "entropy", "dead_share", "bits_per_frame"]
+    assert list(values) == ["loss", "stft", *uses, "audio_seconds_per_second"]
     for name in ("loss", "stft"):
         assert values[name] == pytest.approx(sum(losses[name].item() for losses, _, _ in steps) / len(steps))
     for stage in range(3):
@@ -39,6 +41,8 @@ def assert_is_summary_of(values, steps):
         shares = [chosen.count(code) / len(chosen) for code in range(CODEBOOK_SIZE)]
         entropy = -sum(share * math.log(share) for share in shares if share > 0)
         assert values["perplexity"][stage] == pytest.approx(math.exp(entropy), rel=1e-6)
+        assert values["entropy"][stage] == pytest.approx(entropy / math.log(CODEBOOK_SIZE), rel=1e-6)
+        assert values["bits_per_frame"][stage] == pytest.approx(entropy / math.log(2), rel=1e-6)
         assert values["dead_share"][stage] == shares.count(0) / CODEBOOK_SIZE
 
 
@@ -48,7 +52,7 @@ def test_a_window_tells_means_of_losses_and_the_use_of_the_codes_of_all_its_step
 
 
 def test_a_window_starts_anew_when_it_was_read():
-    window = Window(CODEBOOK_SIZE)
+    window = Window(SIZES)
     steps = make_steps(5)
     for step in steps[:3]:
         window.add(*step)
@@ -61,7 +65,7 @@ def test_a_window_starts_anew_when_it_was_read():
 def test_speed_is_audio_by_the_clock(monkeypatch):
     now = iter([10.0, 14.0, 14.0, 15.0, 15.0])
     monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
-    window = Window(CODEBOOK_SIZE)
+    window = Window(SIZES)
     for step in make_steps(4):
         window.add(*step)
     assert window.read()["audio_seconds_per_second"] == pytest.approx(4 / 4)
@@ -71,14 +75,14 @@ def test_speed_is_audio_by_the_clock(monkeypatch):
 
 def test_a_window_keeps_no_graph():
     weight = torch.ones((), requires_grad=True)
-    window = Window(CODEBOOK_SIZE)
-    window.add({"loss": 2 * weight}, torch.zeros(1, 1, 1, dtype=torch.int64), 1.0)
+    window = Window(SIZES)
+    window.add({"loss": 2 * weight}, torch.zeros(1, 3, 1, dtype=torch.int64), 1.0)
     assert window.read()["loss"] == 2.0
 
 
 def test_an_empty_window_cannot_be_read():
     with pytest.raises(RuntimeError, match="a window must hold a step before it is read; got none"):
-        Window(CODEBOOK_SIZE).read()
+        Window(SIZES).read()
 
 
 def read_own_share(rank):

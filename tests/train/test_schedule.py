@@ -1,6 +1,6 @@
 import pytest
 
-from codec.train.schedule import cosine_with_warmup
+from codec.train.schedule import cosine_with_warmup, geometric
 
 
 def test_the_warmup_is_a_straight_line_that_ends_at_one():
@@ -22,3 +22,8 @@ def test_the_factor_never_rises_after_the_warmup_and_stays_at_zero_after_the_end
 def test_a_run_of_any_length_has_a_factor_between_zero_and_one(warmup_steps, steps):
     assert all(0 <= cosine_with_warmup(step, warmup_steps, steps) <= 1 for step in range(steps))
     assert cosine_with_warmup(0, warmup_steps, steps) > 0
+
+
+def test_a_geometric_schedule_goes_from_first_to_last_by_equal_factors():
+    assert [geometric(step, 4, 8.0, 1.0) for step in range(6)] == pytest.approx([8.0, 4.0, 2.0, 1.0, 1.0, 1.0])
+    assert geometric(0, 1, 0.5, 0.1) == 0.5
