@@ -188,7 +188,7 @@ def _argmin(scores: Tensor) -> Tensor:
     rows, codebook_size = scores.shape
     if scores.device.type != "cpu" or codebook_size % GROUP or codebook_size < 4 * GROUP:
         return scores.argmin(1, keepdim=True)
-    groups = scores.view(rows, -1, GROUP)
+    groups = scores.view(rows, codebook_size // GROUP, GROUP)
     first = groups.amin(2).argmin(1)
     place = groups[torch.arange(rows), first].argmin(1)
     return (first * GROUP + place).unsqueeze(1)

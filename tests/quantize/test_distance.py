@@ -219,8 +219,9 @@ def test_memory_stays_at_one_block(
 
 @each_distance
 @pytest.mark.parametrize("count", [1, 3])
-def test_no_rows_have_no_codes(distance: Distance, count: int) -> None:
-    codes = nearest_few(torch.zeros(0, 4), torch.randn(3, 4), distance, count)
+@pytest.mark.parametrize("size", [3, 4 * module.GROUP])
+def test_no_rows_have_no_codes(distance: Distance, size: int, count: int) -> None:
+    codes = nearest_few(torch.zeros(0, 4), torch.randn(size, 4), distance, count)
     assert (codes.shape, codes.dtype) == ((0, count), torch.int64)
 
 
