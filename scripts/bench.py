@@ -125,15 +125,23 @@ def peak_memory(name: str, case: Case, threads: int) -> float:
     step = step_of(name, case)
     for _ in range(3):
         step()
-    gc.collect()
     if case.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return statistics.median(gpu_memory(step) for _ in range(3))
     if sys.platform != "linux":
         return float("nan")  # no other kernel tells the peak of a part of a process's life
+    return statistics.median(process_memory(step) for _ in range(3))
+
+
+def gpu_memory(step: Callable[[], None]) -> float:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def process_memory(step: Callable[[], None]) -> float:
+    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = process_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,27 @@ def mean_square(rows: Tensor, vectors: Tensor, codes: Tensor, distance: Distance
     Returns:
         A scalar; 0 without rows.
     """
-    # Not the mean: that of no rows, on a rank whose batch is padding, is NaN.
-    return F.mse_loss(rows, vectors[codes], reduction="sum") / max(1, rows.numel())
+    return _MeanSquare.apply(rows, vectors, codes)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Looks the code vectors up again in the backward pass: kept from the forward pass, those of all stages of a stack
+    would be a third of its memory."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, vectors: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, vectors, codes)
+        # Not the mean: that of no rows, on a rank whose batch is padding, is NaN.
+        return vectors[codes].sub_(rows).square_().sum() / max(1, rows.numel())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, vectors, codes = ctx.saved_tensors
+        to_rows = vectors[codes].sub_(rows).mul_(-2 / max(1, rows.numel()) * gradients[0])
+        to_vectors = None
+        if ctx.needs_input_grad[1]:
+            to_vectors = torch.zeros_like(vectors).index_add_(0, codes, to_rows, alpha=-1)
+        return to_rows if ctx.needs_input_grad[0] else None, to_vectors, None
 
 
 def cross_entropy(rows: Tensor, vectors: Tensor, codes: Tensor, distance: Distance) -> Tensor:

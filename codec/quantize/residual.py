@@ -175,9 +175,11 @@ class ResidualVQ(nn.Module):
             if beam_size > 1:
                 return positions.codes(beam_search(stages, residual, beam_size))
             codes = []
-            for stage in stages:
-                codes.append(stage.encode_rows(residual))
-                residual = residual - stage.look_up_rows(codes[-1])
+            for stage in stages[:-1]:
+                stage_codes, quantized = stage.approximate(residual)
+                codes.append(stage_codes)
+                residual = residual - quantized
+            codes.append(stages[-1].encode_rows(residual))
             stacked = torch.stack(codes, dim=1)
             return positions.codes(stacked.squeeze(2) if self.heads == 1 else stacked)
 
@@ -210,7 +212,7 @@ class ResidualVQ(nn.Module):
         # quantized vectors are constants, else no commitment loss but the first stage's would arrive at all.
         residual, commitment_residual, target_residual = rows, rows, rows
         quantized = torch.zeros_like(rows)
-        results = []
+        codes, losses, observations = [], [], []
         for index, stage in enumerate(self._first_stages(self.num_quantizers)):
             targets = None if target_rows is None else Targets(target_residual, target_rows[:, index])
             result = stage.quantize_rows(residual, commitment_residual, targets)
@@ -219,15 +221,12 @@ class ResidualVQ(nn.Module):
             if targets is not None:
                 # Where no target is known, the first code stands in: nothing after it is known either, as a rule.
                 target_residual = target_residual - stage.decode_rows(targets.codes.clamp_min(0)).detach()
-            quantized = quantized + (result.output if depths is None else result.output * (depths > index))
-            results.append(result)
-        return RowQuantization(
-            quantized,
-            quantized,
-            torch.stack([result.codes for result in results], dim=1),
-            mean_losses([result.losses for result in results]),
-            [observation for result in results for observation in result.observations],
-        )
+            quantized += result.output if depths is None else result.output * (depths > index)
+            # And not the whole result: the quantized vectors of all stages would stay in memory.
+            codes.append(result.codes)
+            losses.append(result.losses)
+            observations.extend(result.observations)
+        return RowQuantization(quantized, quantized, torch.stack(codes, dim=1), mean_losses(losses), observations)
 
     def _draw_depths(self, positions: Positions) -> Tensor | None:
         """How many stages each row keeps, [n, 1]; equal within an example. None: all."""

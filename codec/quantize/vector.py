@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from codec.choose import choose
 from codec.quantize.affine import Affine
 from codec.quantize.codebook import Codebook, Learner, Observation, check
-from codec.quantize.distance import DISTANCES, Distance, direction, nearest_few
+from codec.quantize.distance import DISTANCES, Distance, direction, nearest, nearest_few
 from codec.quantize.estimator import ESTIMATORS, Estimator
+from codec.quantize.gradient import carry
 from codec.quantize.initialize import INITIALIZERS, Initializer
 from codec.quantize.loss import COMMITMENTS, Regularizer, cross_entropy, mean_square
 from codec.quantize.rows import Positions, to_rows
@@ -255,7 +256,10 @@ class VectorQuantize(nn.Module):
             targets: For the loss "cross_entropy".
         """
         lanes = self._lanes(rows)
-        loss_lanes = lanes if commitment_rows is rows else self._lanes(commitment_rows)
+        loss_lanes = lanes
+        if commitment_rows is not rows:
+            # Equal values, so that one copy of them is enough.
+            loss_lanes = [carry(*pair) for pair in zip(self._lanes(commitment_rows), lanes, strict=True)]
         parts = [self._quantize_lane(*each) for each in zip(self.codebooks, lanes, loss_lanes, strict=True)]
         losses = mean_losses([part.losses for part in parts])
         if targets is not None:
@@ -272,6 +276,15 @@ class VectorQuantize(nn.Module):
     def encode_rows(self, rows: Tensor) -> Tensor:
         """Codes of rows: [n, dim] -> [n, heads]."""
         return self.candidates(rows, 1).squeeze(1)
+
+    def approximate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of rows, [n, heads], and their vectors, [n, dim]; cheaper than `encode_rows` and `look_up_rows`."""
+        codes, quantized = [], []
+        for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True):
+            vectors = codebook.code_vectors()
+            codes.append(nearest(lane, vectors, self.distance))
+            quantized.append(vectors[codes[-1]])
+        return self._join_codes(codes), self._join(quantized)
 
     def candidates(self, rows: Tensor, count: int) -> Tensor:
         """The nearest few codes of rows, nearest first: [n, dim] -> [n, count, heads]."""
@@ -308,7 +321,7 @@ class VectorQuantize(nn.Module):
             observations.append(Observation(codebook, rows.detach(), codes))
         else:
             vectors = codebook.code_vectors()
-            codes = nearest_few(rows, vectors, self.distance, 1).squeeze(1)
+            codes = nearest(rows, vectors, self.distance)
             quantized = vectors[codes]
         constant = vectors.detach()
         output = quantized
