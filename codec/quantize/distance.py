@@ -23,11 +23,11 @@ class Ranking(NamedTuple):
 
     Attributes:
         weights: [dim, k].
-        bias: [k].
+        bias: [k]; None for zeros.
     """
 
     weights: Tensor
-    bias: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def cosine(rows: Tensor, vectors: Tensor) -> Tensor:
 
 def rank_cosine(vectors: Tensor) -> Ranking:
     """The negative similarity; the length of the row is the same for all codes."""
-    return Ranking(-direction(vectors).T, vectors.new_zeros(vectors.shape[0]))
+    return Ranking(-direction(vectors).T, None)
 
 
 def direction(vectors: Tensor) -> Tensor:
@@ -163,19 +163,27 @@ def nearest_few(rows: Tensor, vectors: Tensor, distance: Distance, count: int) -
     Returns:
         Codes, [n, count], int64.
     """
+    weights, bias = distance.rank(vectors)
+    # Without a bias the length of a row counts for nothing.
+    if distance.unit and bias is not None:
+        rows = direction(rows)
     # As an operator of its own, torch.compile takes the loop over blocks as it is. A call of it costs 50 us.
     search = _search_operator if torch.compiler.is_compiling() else _search
-    return search(rows, *distance.rank(vectors), count)
+    return search(rows, weights, bias, count)
 
 
-def _search(rows: Tensor, weights: Tensor, bias: Tensor, count: int) -> Tensor:
-    parts = blocks(rows, bias.shape[0])
+def _search(rows: Tensor, weights: Tensor, bias: Tensor | None, count: int) -> Tensor:
+    parts = blocks(rows, weights.shape[1])
     codes = torch.empty(rows.shape[0], count, dtype=torch.int64, device=rows.device)
     # One buffer for all blocks: fresh memory for each would cost as much time as the matrix product.
-    buffer = rows.new_empty(parts[0].shape[0], bias.shape[0])
+    buffer = rows.new_empty(parts[0].shape[0], weights.shape[1])
     with _full_precision():
         for part, part_codes in zip(parts, codes.split([part.shape[0] for part in parts]), strict=True):
-            scores = torch.addmm(bias, part, weights, out=buffer[: part.shape[0]])
+            scores = buffer[: part.shape[0]]
+            if bias is None:
+                torch.mm(part, weights, out=scores)
+            else:
+                torch.addmm(bias, part, weights, out=scores)
             part_codes.copy_(_argmin(scores) if count == 1 else scores.topk(count, largest=False).indices)
     return codes
 
@@ -184,7 +192,7 @@ _search_operator = torch.library.custom_op("rvq_codec::search", _search, mutates
 
 
 @_search_operator.register_fake
-def _(rows: Tensor, weights: Tensor, bias: Tensor, count: int) -> Tensor:
+def _(rows: Tensor, weights: Tensor, bias: Tensor | None, count: int) -> Tensor:
     return rows.new_empty(rows.shape[0], count, dtype=torch.int64)
 
 

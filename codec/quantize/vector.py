@@ -255,12 +255,13 @@ class VectorQuantize(nn.Module):
             commitment_rows: The same values; the gradient of the losses goes there.
             targets: For the loss "cross_entropy".
         """
-        lanes = self._lanes(rows)
-        loss_lanes = lanes
+        raw = self._lanes(rows)
+        lanes = loss_lanes = self._on_sphere(raw)
         if commitment_rows is not rows:
-            # Equal values, so that one copy of them is enough.
-            loss_lanes = [carry(*pair) for pair in zip(self._lanes(commitment_rows), lanes, strict=True)]
-        parts = [self._quantize_lane(*each) for each in zip(self.codebooks, lanes, loss_lanes, strict=True)]
+            loss_lanes = self._on_sphere(self._lanes(commitment_rows))
+            # Of equal values one copy is enough.
+            loss_lanes = [carry(*pair) for pair in zip(loss_lanes, lanes, strict=True)]
+        parts = [self._quantize_lane(*each) for each in zip(self.codebooks, raw, lanes, loss_lanes, strict=True)]
         losses = mean_losses([part.losses for part in parts])
         if targets is not None:
             losses.update(self._target_loss(targets))
@@ -311,8 +312,8 @@ class VectorQuantize(nn.Module):
         pairs = zip(self.codebooks, self._code_lanes(codes), strict=True)
         return self._join([codebook.code_vectors()[lane] for codebook, lane in pairs])
 
-    def _quantize_lane(self, codebook: Codebook, rows: Tensor, loss_rows: Tensor) -> RowQuantization:
-        """As `quantize_rows`, of the rows [n, codebook_dim] of one codebook; codes are [n]."""
+    def _quantize_lane(self, codebook: Codebook, raw: Tensor, rows: Tensor, loss_rows: Tensor) -> RowQuantization:
+        """As `quantize_rows`, of the rows [n, codebook_dim] of one codebook, on the sphere or not; codes are [n]."""
         observations = []
         if self.training:
             codebook.initialize(rows.detach())
@@ -321,7 +322,7 @@ class VectorQuantize(nn.Module):
             observations.append(Observation(codebook, rows.detach(), codes))
         else:
             vectors = codebook.code_vectors()
-            codes = nearest(rows, vectors, self.distance)
+            codes = nearest(raw, vectors, self.distance)  # as `encode` sees them, to the last bit
             quantized = vectors[codes]
         constant = vectors.detach()
         output = quantized
@@ -338,7 +339,8 @@ class VectorQuantize(nn.Module):
     def _target_loss(self, targets: Targets) -> dict[str, Tensor]:
         """The mean over the heads with known targets; nothing if there is none."""
         losses = []
-        pairs = zip(self.codebooks, self._lanes(targets.rows), self._code_lanes(targets.codes), strict=True)
+        lanes = self._on_sphere(self._lanes(targets.rows))
+        pairs = zip(self.codebooks, lanes, self._code_lanes(targets.codes), strict=True)
         for codebook, rows, codes in pairs:
             known = codes >= 0
             if codes.numel() and not -1 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
@@ -352,12 +354,13 @@ class VectorQuantize(nn.Module):
         return mean_losses(losses)
 
     def _lanes(self, rows: Tensor) -> list[Tensor]:
-        """Rows as the codebooks take them, [n, codebook_dim] a codebook."""
+        """Projected rows, cut into those of each codebook, [n, codebook_dim]."""
         rows = self.project_in(rows)
         if self.separate_codebooks:
-            lanes = list(rows.chunk(self.heads, dim=1))
-        else:
-            lanes = [rearrange(rows, "n (h d) -> (n h) d", h=self.heads)]
+            return list(rows.chunk(self.heads, dim=1))
+        return [rearrange(rows, "n (h d) -> (n h) d", h=self.heads)]
+
+    def _on_sphere(self, lanes: list[Tensor]) -> list[Tensor]:
         return [direction(lane) for lane in lanes] if self.distance.unit else lanes
 
     def _join(self, lanes: list[Tensor]) -> Tensor:

@@ -87,7 +87,8 @@ def test_a_quantizer_of_unit_vectors_ignores_lengths_and_returns_length_one(upda
 def test_the_rank_orders_codes_as_the_measure_does(distance: Distance, offset: float) -> None:
     rows, vectors = (offset + torch.randn(count, 5, dtype=torch.float64) for count in (100, 40))
     weights, bias = distance.rank(vectors)
-    assert torch.equal((rows @ weights + bias).argsort(1), distance.measure(rows, vectors).argsort(1))
+    scores = rows @ weights if bias is None else rows @ weights + bias
+    assert torch.equal(scores.argsort(1), distance.measure(rows, vectors).argsort(1))
 
 
 # Directions.
@@ -121,7 +122,7 @@ def test_nothing_is_nan_at_any_size(distance: Distance, scale: float) -> None:
     distances = distance.measure(rows, vectors)
     distances.sum().backward()
     for value in (distances, rows.grad, vectors.grad, *distance.rank(vectors)):
-        assert value.isfinite().all()
+        assert value is None or value.isfinite().all()
 
 
 # The nearest.
@@ -223,6 +224,12 @@ def test_memory_stays_at_one_block(
 def test_no_rows_have_no_codes(distance: Distance, size: int, count: int) -> None:
     codes = nearest_few(torch.zeros(0, 4), torch.randn(size, 4), distance, count)
     assert (codes.shape, codes.dtype) == ((0, count), torch.int64)
+
+
+def test_a_distance_of_ones_own_on_the_sphere_is_one_of_directions() -> None:
+    rows, vectors = 5 * torch.randn(50, 4), direction(torch.randn(9, 4))
+    distance = Distance(euclidean, DISTANCES["euclidean"].rank, unit=True)
+    assert nearest(rows, vectors, distance).tolist() == slow_nearest(direction(rows), vectors, distance)
 
 
 @each_distance

@@ -134,7 +134,7 @@ def test_a_shared_stage_learns_from_the_rows_of_all_as_one_batch(distance: str, 
         result = quantizer(x)
         residual, lanes = x.movedim(1, -1).reshape(-1, DIM), []
         for stage in range(STAGES):
-            (lane,) = alone._lanes(residual)
+            (lane,) = alone._on_sphere(alone._lanes(residual))
             alone.codebook.initialize(lane)
             codes = nearest(lane, alone.codebook.snapshot(), alone.distance)
             assert torch.equal(result.codes[:, stage].reshape(-1), codes)
