@@ -254,6 +254,12 @@ class Learner:
         self._waiting = []
 
 
+def number_codebooks(codebooks: Sequence[Codebook]) -> None:
+    """Let codebooks of one quantizer make random choices of their own."""
+    for number, codebook in enumerate(codebooks):
+        codebook.number = number
+
+
 def generator(step: int, number: int) -> torch.Generator:
     """A generator for one step of one of several draws."""
     # torch seeds it by 32 bits alone; the factor spreads small numbers over them.

@@ -6,9 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from codec.quantize.codebook import Learner
+from codec.quantize.codebook import Learner, number_codebooks
 from codec.quantize.residual import ResidualVQ
-from codec.quantize.vector import Quantization, mean_losses, number_codebooks
+from codec.quantize.result import Quantization, mean_losses
 
 
 class GroupedResidualVQ(nn.Module):

@@ -8,18 +8,12 @@ from torch import Tensor, nn
 
 from codec.distributed import rank, sum_over_ranks
 from codec.quantize.beam import beam_search
-from codec.quantize.codebook import Codebook, Learner, Observation, generator
+from codec.quantize.codebook import Codebook, Learner, Observation, generator, number_codebooks
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import own_row_counts
+from codec.quantize.result import Quantization, RowQuantization, Targets, mean_losses
 from codec.quantize.rows import Positions, to_rows
-from codec.quantize.vector import (
-    Quantization,
-    RowQuantization,
-    Targets,
-    VectorQuantize,
-    mean_losses,
-    number_codebooks,
-)
+from codec.quantize.vector import VectorQuantize
 
 
 class ResidualVQ(nn.Module):

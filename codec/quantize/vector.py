@@ -1,7 +1,7 @@
 """Vector quantization with one codebook, or with one a head."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -9,58 +9,15 @@ from torch import Tensor, nn
 
 from codec.choose import choose
 from codec.quantize.affine import Affine
-from codec.quantize.codebook import Codebook, Learner, Observation, check
+from codec.quantize.codebook import Codebook, Learner, Observation, check, number_codebooks
 from codec.quantize.distance import DISTANCES, Distance, direction, nearest, nearest_few
 from codec.quantize.estimator import ESTIMATORS, Estimator
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import INITIALIZERS, Initializer
 from codec.quantize.loss import COMMITMENTS, Regularizer, cross_entropy, mean_square
+from codec.quantize.result import Quantization, RowQuantization, Targets, mean_losses
 from codec.quantize.rows import Positions, to_rows
 from codec.quantize.update import EMA, Update
-
-
-class Quantization(NamedTuple):
-    """What a quantizer returns.
-
-    Attributes:
-        quantized: In the shape of the input, zeros in the padding; in training mode, with the estimator's gradient.
-        codes: int64, 0 in the padding. [batch, *positions] of a `VectorQuantize`, [batch, num_quantizers, *positions]
-            of a `ResidualVQ`, [batch, groups, num_quantizers, *positions] of a `GroupedResidualVQ`; with several heads
-            there is an axis of them before the positions.
-        losses: Scalars by name, means over the real positions (and over heads and stages); their weights are the
-            caller's. "commitment" always; "codebook" where the codebook learns by gradient; "cross_entropy" where
-            target codes were given; and those of the regularizers, "orthogonal" and "diversity".
-    """
-
-    quantized: Tensor
-    codes: Tensor
-    losses: dict[str, Tensor]
-
-
-class Targets(NamedTuple):
-    """Given codes: rows [n, dim], and the codes [n, heads] that they should have."""
-
-    rows: Tensor
-    codes: Tensor
-
-
-class RowQuantization(NamedTuple):
-    """What quantizing rows gives.
-
-    Attributes:
-        quantized: [n, dim]; what the next stage of a stack subtracts.
-        output: The same values, with the gradient of a synchronous update as well. Subtracted, that would be taken back
-            by the next stage.
-        codes: [n, heads].
-        losses: As in `Quantization`.
-        observations: What there is to learn from.
-    """
-
-    quantized: Tensor
-    output: Tensor
-    codes: Tensor
-    losses: dict[str, Tensor]
-    observations: list[Observation]
 
 
 class VectorQuantize(nn.Module):
@@ -403,15 +360,3 @@ class VectorQuantize(nn.Module):
                     f"{regularizer.name} must go with code vectors that learn by gradient, update=Gradient(); "
                     f"got {type(self.update).__name__}, which no loss can move"
                 )
-
-
-def mean_losses(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each loss over the parts that have it."""
-    names = dict.fromkeys(name for part in losses for name in part)
-    return {name: torch.stack([part[name] for part in losses if name in part]).mean() for name in names}
-
-
-def number_codebooks(codebooks: Sequence[Codebook]) -> None:
-    """Let codebooks of one quantizer make random choices of their own."""
-    for number, codebook in enumerate(codebooks):
-        codebook.number = number
