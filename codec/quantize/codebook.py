@@ -123,7 +123,8 @@ class Codebook(nn.Module):
         Returns:
             Codes that need to be replaced, [dead].
         """
-        if total == 0:  # every rank's batch is padding
+        # Every rank's batch is padding; or a value is not finite, which a moving average would never get rid of.
+        if total == 0 or not sums.isfinite().all():
             return counts.new_zeros(0, dtype=torch.int64)
         share, sums = counts / total, sums / total
         stored_sums = sums if self.affine is None else self.affine.inverse_sums(share, sums)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Distances of one block of rows: enough for the full speed of a matrix product, few enough to stay in the cache.
 BLOCK_ELEMENTS = 1 << 21
@@ -108,6 +109,7 @@ class _Direction(torch.autograd.Function):
         return vectors * scales
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         # With u = x / |x|: (g - u (g.u)) / |x|.
         vectors, scales = ctx.saved_tensors

@@ -41,7 +41,7 @@ def straight_through(rows: Tensor, vectors: Tensor, distance: Distance, temperat
     The default, and the one to compare with.
     """
     codes = nearest(rows, vectors, distance)
-    return Estimate(codes, carry(rows, vectors[codes]))
+    return Estimate(codes, carry(rows, F.embedding(codes, vectors)))
 
 
 def rotation(rows: Tensor, vectors: Tensor, distance: Distance, temperature: Tensor) -> Estimate:
@@ -52,7 +52,7 @@ def rotation(rows: Tensor, vectors: Tensor, distance: Distance, temperature: Ten
     code vector of (nearly) no length has no direction to rotate from: those rows are passed straight through.
     """
     codes = nearest(rows, vectors, distance)
-    quantized = vectors[codes].detach()
+    quantized = F.embedding(codes, vectors).detach()
     x = rows.detach()
     e, q = direction(x), direction(quantized)
     r = direction(e + q)
@@ -86,7 +86,7 @@ def gumbel_softmax_hard(rows: Tensor, vectors: Tensor, distance: Distance, tempe
     at a lower temperature, where it varies more.
     """
     codes, weights = _gumbel(rows, vectors, distance, temperature)
-    return Estimate(codes, vectors[codes] + _zero_with_gradient(weights) @ vectors.detach())
+    return Estimate(codes, F.embedding(codes, vectors) + _zero_with_gradient(weights) @ vectors.detach())
 
 
 def stochastic(rows: Tensor, vectors: Tensor, distance: Distance, temperature: Tensor) -> Estimate:
@@ -96,7 +96,7 @@ def stochastic(rows: Tensor, vectors: Tensor, distance: Distance, temperature: T
     model should see in some variety. At a temperature near 0 it is `straight_through`.
     """
     codes = _draw(rows, vectors, distance, temperature)
-    return Estimate(codes, carry(rows, vectors[codes]))
+    return Estimate(codes, carry(rows, F.embedding(codes, vectors)))
 
 
 def reinmax(rows: Tensor, vectors: Tensor, distance: Distance, temperature: Tensor) -> Estimate:
@@ -113,7 +113,7 @@ def reinmax(rows: Tensor, vectors: Tensor, distance: Distance, temperature: Tens
     # Values of log(middle), gradients of the logits.
     middle = (middle.clamp_min(1e-30).log() + _zero_with_gradient(logits)).softmax(1)
     weights = 2 * middle - logits.softmax(1) / 2
-    return Estimate(codes, vectors[codes] + _zero_with_gradient(weights) @ vectors.detach())
+    return Estimate(codes, F.embedding(codes, vectors) + _zero_with_gradient(weights) @ vectors.detach())
 
 
 ESTIMATORS: dict[str, Estimator] = {

@@ -45,6 +45,11 @@ class GroupedResidualVQ(nn.Module):
             group.learner = self.learner  # whose batches that wait count in their draws
         number_codebooks([codebook for group in groups for codebook in group.codebooks])
 
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """Number of codes of each stage, group after group."""
+        return [size for group in self._groups() for size in group.codebook_sizes]
+
     def set_temperature(self, temperature: float) -> None:
         """Change the temperature of all groups; see `VectorQuantize.set_temperature`."""
         for group in self._groups():

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from codec.quantize.distance import Distance, blocks, direction
@@ -38,12 +39,13 @@ class _MeanSquare(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, vectors: Tensor, codes: Tensor) -> Tensor:
         ctx.save_for_backward(rows, vectors, codes)
         # Not the mean: that of no rows, on a rank whose batch is padding, is NaN.
-        return vectors[codes].sub_(rows).square_().sum() / max(1, rows.numel())
+        return F.embedding(codes, vectors).sub_(rows).square_().sum() / max(1, rows.numel())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, vectors, codes = ctx.saved_tensors
-        to_rows = vectors[codes].sub_(rows).mul_(-2 / max(1, rows.numel()) * gradients[0])
+        to_rows = F.embedding(codes, vectors).sub_(rows).mul_(-2 / max(1, rows.numel()) * gradients[0])
         to_vectors = None
         if ctx.needs_input_grad[1]:
             to_vectors = torch.zeros_like(vectors).index_add_(0, codes, to_rows, alpha=-1)

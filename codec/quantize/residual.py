@@ -1,6 +1,6 @@
 """Residual vector quantization: each stage quantizes what the stages before it left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -12,7 +12,7 @@ from codec.quantize.codebook import Codebook, Learner, Observation, generator, n
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import own_row_counts
 from codec.quantize.result import Quantization, RowQuantization, Targets, mean_losses
-from codec.quantize.rows import Positions, to_rows
+from codec.quantize.rows import Positions, keeping_type, to_rows
 from codec.quantize.vector import VectorQuantize
 
 
@@ -52,6 +52,8 @@ class ResidualVQ(nn.Module):
                 raise ValueError(f"stages must be one or more of equal {name}; got {values}")
         if any(stage.learner.manual for stage in stages):
             raise ValueError("manual must be given to the stack, not to its stages")
+        if dim is not None and dim < 1:
+            raise ValueError(f"dim must be positive; got {dim}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be in [0, 1]; got {dropout}")
         if not 1 <= dropout_multiple <= len(stages):
@@ -94,6 +96,9 @@ class ResidualVQ(nn.Module):
     def apply_update(self) -> None:
         """With `manual`, let all codebooks learn; see `VectorQuantize.apply_update`."""
         self.learner.apply()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ResidualVQ":
+        return super()._apply(keeping_type(fn), recurse)
 
     def forward(
         self,
@@ -212,7 +217,7 @@ class ResidualVQ(nn.Module):
             result = stage.quantize_rows(residual, commitment_residual, targets)
             residual = residual - result.quantized
             commitment_residual = carry(commitment_residual, residual)
-            if targets is not None:
+            if targets is not None and rows.shape[0] > 0:  # else the codebooks may wait for their first rows
                 # Where no target is known, the first code stands in: nothing after it is known either, as a rule.
                 target_residual = target_residual - stage.decode_rows(targets.codes.clamp_min(0)).detach()
             quantized += result.output if depths is None else result.output * (depths > index)

@@ -1,5 +1,6 @@
 """Between tensors of any number of position axes and rows [n, dim], one for each real position."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,20 @@ class Positions:
         """Which example of the batch each row is of, [n], on the CPU."""
         indices = torch.arange(self.shape[0]).repeat_interleave(self.shape[1:].numel())
         return indices if self.real is None else indices[self.real.cpu()]
+
+
+def keeping_type(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `nn.Module._apply` does to each tensor, but that floating-point ones keep their type.
+
+    A model that is cast to half precision keeps its codebooks: rounded, and compared in half precision, many of its
+    codes would be others.
+    """
+
+    def apply(tensor: Tensor) -> Tensor:
+        applied = function(tensor)
+        return applied if applied.dtype == tensor.dtype else tensor.to(applied.device)
+
+    return apply
 
 
 def to_rows(

@@ -102,7 +102,7 @@ class Gradient:
 
     Attributes:
         decay: Weight of the past in the moving average of the codes' use, in (0, 1).
-        dead_ratio: As in `EMA`.
+        dead_ratio: As in `EMA`. The caller's optimizer keeps its moments of a code that is replaced.
         synchronous: v, in [0, 1]: the chosen code vectors also get v times the gradient that arrives at the output, so
             that codebook and encoder move in step (arXiv 2305.08842). For training in which the
             commitment loss stays high because the codebook lags behind.

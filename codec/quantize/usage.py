@@ -81,7 +81,8 @@ class Usage:
     Adding is local: there is one collective in a report, and none in between.
 
     Args:
-        codebook_sizes: Number of codes of each stage (`ResidualVQ.codebook_sizes`).
+        codebook_sizes: Number of codes of each stage (`ResidualVQ.codebook_sizes`); of each stage of each group
+            (`GroupedResidualVQ.codebook_sizes`), whose codes are then added as `codes.flatten(1, 2)`.
         heads: Of each stage.
 
     Raises:
@@ -95,6 +96,7 @@ class Usage:
         self.heads = heads
         self._counts: Tensor | None = None
         self._batches = 0
+        self._device = torch.device("cpu")
 
     def add(self, codes: Tensor, mask: Tensor | None = None) -> None:
         """Take in the codes of a step.
@@ -113,6 +115,7 @@ class Usage:
         counts = count_codes(joined, max(self.codebook_sizes), mask)
         self._counts = counts if self._counts is None else self._counts + counts
         self._batches += 1
+        self._device = codes.device
 
     def report(self) -> UsageReport:
         """Use since the last report, on all ranks; every rank must ask. A new window begins.
@@ -122,10 +125,11 @@ class Usage:
         """
         own = self._counts
         if own is None:
-            own = torch.zeros(len(self.codebook_sizes) * self.heads, max(self.codebook_sizes), dtype=torch.int64)
+            shape = len(self.codebook_sizes) * self.heads, max(self.codebook_sizes)
+            own = torch.zeros(shape, dtype=torch.int64, device=self._device)
         # A rank that added none takes part all the same: the others wait for it.
         counts, batches = sum_over_ranks(own, own.new_tensor(self._batches))
-        self._counts, self._batches = torch.zeros_like(own), 0
+        self._counts, self._batches = None, 0
         if batches == 0:
             raise RuntimeError("codes must be added before a report; there were none")
         counts = counts.view(len(self.codebook_sizes), self.heads, -1)

@@ -1,9 +1,10 @@
 """Vector quantization with one codebook, or with one a head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -16,15 +17,16 @@ from codec.quantize.gradient import carry
 from codec.quantize.initialize import INITIALIZERS, Initializer
 from codec.quantize.loss import COMMITMENTS, Regularizer, cross_entropy, mean_square
 from codec.quantize.result import Quantization, RowQuantization, Targets, mean_losses
-from codec.quantize.rows import Positions, to_rows
+from codec.quantize.rows import Positions, keeping_type, to_rows
 from codec.quantize.update import EMA, Update
 
 
 class VectorQuantize(nn.Module):
     """Replace each vector by its nearest code vector (van den Oord et al. 2017, arXiv 1711.00937).
 
-    The maths runs in float32, whatever autocast says. A padded position takes part in nothing: no loss, no
-    learning, no initialization. Where an option names a piece, one of your own does as well.
+    The maths runs in float32, whatever autocast says, and weights stay in float32 when a model is cast to another type;
+    `quantized` is of the type of the input, and `decode` gives float32. A padded position takes part in nothing: no
+    loss, no learning, no initialization. Where an option names a piece, one of your own does as well.
 
     Args:
         dim: Size of the vectors.
@@ -137,6 +139,9 @@ class VectorQuantize(nn.Module):
         """
         self.learner.apply()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VectorQuantize":
+        return super()._apply(keeping_type(fn), recurse)
+
     def forward(
         self,
         x: Tensor,
@@ -166,7 +171,8 @@ class VectorQuantize(nn.Module):
                 result.losses.setdefault("cross_entropy", 0 * rows.sum())
             if self.training:
                 self.learner.take(result.observations)
-            quantized = positions.vectors(result.output).to(x.dtype)
+            # Memory of its own, which the caller may change.
+            quantized = positions.vectors(result.output.clone()).to(x.dtype)
             return Quantization(quantized, self._codes(result.codes, positions), result.losses)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -241,7 +247,7 @@ class VectorQuantize(nn.Module):
         for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True):
             vectors = codebook.code_vectors()
             codes.append(nearest(lane, vectors, self.distance))
-            quantized.append(vectors[codes[-1]])
+            quantized.append(F.embedding(codes[-1], vectors))
         return self._join_codes(codes), self._join(quantized)
 
     def candidates(self, rows: Tensor, count: int) -> Tensor:
@@ -267,7 +273,7 @@ class VectorQuantize(nn.Module):
     def look_up_rows(self, codes: Tensor) -> Tensor:
         """Vectors of codes that are known to be in range: [n, heads] -> [n, dim]."""
         pairs = zip(self.codebooks, self._code_lanes(codes), strict=True)
-        return self._join([codebook.code_vectors()[lane] for codebook, lane in pairs])
+        return self._join([F.embedding(lane, codebook.code_vectors()) for codebook, lane in pairs])
 
     def _quantize_lane(self, codebook: Codebook, raw: Tensor, rows: Tensor, loss_rows: Tensor) -> RowQuantization:
         """As `quantize_rows`, of the rows [n, codebook_dim] of one codebook, on the sphere or not; codes are [n]."""
@@ -279,15 +285,17 @@ class VectorQuantize(nn.Module):
             observations.append(Observation(codebook, rows.detach(), codes))
         else:
             vectors = codebook.code_vectors()
+            if torch.is_grad_enabled():
+                vectors = codebook.snapshot()
             codes = nearest(raw, vectors, self.distance)  # as `encode` sees them, to the last bit
-            quantized = vectors[codes]
+            quantized = F.embedding(codes, vectors)
         constant = vectors.detach()
         output = quantized
         losses = {"commitment": self.commitment(loss_rows, constant, codes, self.distance)}
         if self.update.by_gradient:
             losses["codebook"] = mean_square(rows.detach(), vectors, codes, self.distance)
             if self.update.synchronous:
-                chosen = vectors[codes]
+                chosen = F.embedding(codes, vectors)
                 output = quantized + self.update.synchronous * (chosen - chosen.detach())
         for regularizer in self.regularizers:
             losses[regularizer.name] = regularizer(loss_rows, vectors, codes, self.distance)
