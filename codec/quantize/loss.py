@@ -32,8 +32,7 @@ def mean_square(rows: Tensor, vectors: Tensor, codes: Tensor, distance: Distance
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Looks the code vectors up again in the backward pass: kept from the forward pass, those of all stages of a stack
-    would be a third of its memory."""
+    """Looks the code vectors up again in the backward pass, rather than keeping those of all stages of a stack."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, vectors: Tensor, codes: Tensor) -> Tensor:

@@ -145,8 +145,7 @@ class ResidualVQ(nn.Module):
             if target_rows is not None:
                 result.losses.setdefault("cross_entropy", 0 * rows.sum())
             quantized = positions.vectors(self.project_out(result.output)).to(x.dtype)
-            codes = positions.codes(result.codes.squeeze(2) if self.heads == 1 else result.codes)
-            return Quantization(quantized, codes, result.losses), result.observations
+            return Quantization(quantized, self._codes(result.codes, positions), result.losses), result.observations
 
     def encode(self, x: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
         """Codes of the first stages; never changes state.
@@ -179,8 +178,7 @@ class ResidualVQ(nn.Module):
                 codes.append(stage_codes)
                 residual = residual - quantized
             codes.append(stages[-1].encode_rows(residual))
-            stacked = torch.stack(codes, dim=1)
-            return positions.codes(stacked.squeeze(2) if self.heads == 1 else stacked)
+            return self._codes(torch.stack(codes, dim=1), positions)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors of the codes of the first stages.
@@ -251,8 +249,12 @@ class ResidualVQ(nn.Module):
             raise ValueError(f"target_codes must have shape {expected}; got {tuple(codes.shape)}")
         return self._code_rows(codes, positions)
 
+    def _codes(self, codes: Tensor, positions: Positions) -> Tensor:
+        """[n, stages, heads] -> codes as they are returned."""
+        return positions.codes(codes.squeeze(2) if self.heads == 1 else codes)
+
     def _code_rows(self, codes: Tensor, positions: Positions) -> Tensor:
-        """Codes as they are returned -> [n, stages, heads]."""
+        """The inverse of `_codes`."""
         rows = positions.code_rows(codes)
         return rows.unsqueeze(2) if self.heads == 1 else rows
 

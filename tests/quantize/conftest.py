@@ -1,8 +1,11 @@
 """What several tests of quantizers need."""
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -42,3 +45,10 @@ class LargestTensor(TorchDispatchMode):
 def largest_tensor() -> LargestTensor:
     """As a context, watches the memory of what is called inside."""
     return LargestTensor()
+
+
+@pytest.fixture
+def compiled() -> Callable[..., Callable[..., object]]:
+    """`torch.compile` into one graph, or an error."""
+    torch._dynamo.reset()  # a function is compiled for no more than a few quantizers
+    return partial(torch.compile, fullgraph=True, backend="aot_eager")

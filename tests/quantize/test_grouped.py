@@ -1,5 +1,4 @@
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -199,13 +198,6 @@ def test_autocast_changes_nothing(half: torch.dtype) -> None:
 
 
 # Compiled.
-
-
-@pytest.fixture
-def compiled() -> Callable[..., Callable[..., object]]:
-    """`torch.compile` into one graph, or an error."""
-    torch._dynamo.reset()
-    return partial(torch.compile, fullgraph=True, backend="aot_eager")
 
 
 def test_compiled_equals_eager(compiled) -> None:

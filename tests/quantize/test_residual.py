@@ -1,7 +1,6 @@
 import copy
 import itertools
 import re
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -691,13 +690,6 @@ def test_training_on_target_codes_makes_them_the_codes() -> None:
 
 
 # Compiled.
-
-
-@pytest.fixture
-def compiled() -> Callable[..., Callable[..., object]]:
-    """`torch.compile` into one graph, or an error."""
-    torch._dynamo.reset()  # a function is compiled for no more than a few quantizers
-    return partial(torch.compile, fullgraph=True, backend="aot_eager")
 
 
 @pytest.mark.parametrize(

@@ -711,13 +711,6 @@ def test_the_result_has_the_type_of_the_input(dtype: torch.dtype) -> None:
 # Compiled.
 
 
-@pytest.fixture
-def compiled() -> Callable[..., Callable[..., object]]:
-    """`torch.compile` into one graph, or an error."""
-    torch._dynamo.reset()  # a function is compiled for no more than a few quantizers
-    return partial(torch.compile, fullgraph=True, backend="aot_eager")
-
-
 @pytest.mark.parametrize(
     "options",
     [
