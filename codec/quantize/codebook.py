@@ -220,21 +220,21 @@ class Learner:
 
     Args:
         manual: Whether it waits for `apply`.
+
+    Attributes:
+        examples_waiting: Examples of this rank since the last `apply`.
     """
 
     def __init__(self, manual: bool):
         self.manual = manual
+        self.examples_waiting = 0
         self._waiting: list[Sequence[Observation]] = []
 
-    @property
-    def batches_waiting(self) -> int:
-        """Batches since the last `apply`."""
-        return len(self._waiting)
-
-    def take(self, observations: Sequence[Observation]) -> None:
-        """Take in the observations of a batch."""
+    def take(self, observations: Sequence[Observation], examples: int) -> None:
+        """Take in the observations of a batch of so many examples."""
         if self.manual:
             self._waiting.append(observations)
+            self.examples_waiting += examples
         else:
             learn(observations)
 
@@ -246,13 +246,14 @@ class Learner:
         """
         if not self._waiting:
             raise RuntimeError("a batch must be quantized in training mode, with manual=True, before it is applied")
-        learn(
-            [
-                Observation(same[0].codebook, _join([each.rows for each in same]), _join([each.codes for each in same]))
-                for same in zip(*self._waiting, strict=True)
-            ]
-        )
+        # As parts, not joined: the rows of all ranks then have the order that they have in one large batch.
+        learn([each for same in zip(*self._waiting, strict=True) for each in same])
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget the batches since the last `apply`."""
         self._waiting = []
+        self.examples_waiting = 0
 
 
 def number_codebooks(codebooks: Sequence[Codebook]) -> None:

@@ -59,6 +59,10 @@ class GroupedResidualVQ(nn.Module):
         """With `manual`, let all codebooks learn; see `VectorQuantize.apply_update`."""
         self.learner.apply()
 
+    def discard_update(self) -> None:
+        """With `manual`, forget the batches that wait; see `VectorQuantize.discard_update`."""
+        self.learner.discard()
+
     def forward(
         self,
         x: Tensor,
@@ -79,7 +83,7 @@ class GroupedResidualVQ(nn.Module):
             for group, part, target in zip(self._groups(), self._cut(x), targets, strict=True)
         ]
         if self.training:
-            self.learner.take([observation for _, observations in parts for observation in observations])
+            self.learner.take([observation for _, observations in parts for observation in observations], x.shape[0])
         return Quantization(
             torch.cat([result.quantized for result, _ in parts], dim=self._axis),
             torch.stack([result.codes for result, _ in parts], dim=1),

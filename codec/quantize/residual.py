@@ -97,6 +97,10 @@ class ResidualVQ(nn.Module):
         """With `manual`, let all codebooks learn; see `VectorQuantize.apply_update`."""
         self.learner.apply()
 
+    def discard_update(self) -> None:
+        """With `manual`, forget the batches that wait; see `VectorQuantize.discard_update`."""
+        self.learner.discard()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ResidualVQ":
         return super()._apply(keeping_type(fn), recurse)
 
@@ -126,7 +130,7 @@ class ResidualVQ(nn.Module):
         """
         result, observations = self.observe(x, mask, lengths=lengths, target_codes=target_codes)
         if self.training:
-            self.learner.take(observations)
+            self.learner.take(observations, x.shape[0])
         return result
 
     def observe(
@@ -230,15 +234,16 @@ class ResidualVQ(nn.Module):
         if not self.training or self.dropout == 0:
             return None
         device = self.codebooks[0].vectors.device
-        # Drawn for the examples of all ranks by all ranks, each of which takes its own.
-        counts = own_row_counts([torch.empty(positions.shape[0], 1, device=device)])
-        per_rank = sum_over_ranks(counts)[0].flatten().long().tolist()
+        # Drawn for the examples of all ranks by all ranks, each of which takes its own. An example of a batch that is
+        # learned from in parts has the draw that it would have in the whole.
+        sizes = [torch.empty(size, 0, device=device) for size in (positions.shape[0], self.learner.examples_waiting)]
+        per_rank, waiting = sum_over_ranks(own_row_counts(sizes))[0].long().tolist()
         batch, first = sum(per_rank), sum(per_rank[: rank()])
-        # A batch that waits for `apply_update` has not moved the count of steps on.
-        draws = generator(int(self.codebooks[0].steps), self.learner.batches_waiting)
+        numbers = torch.rand(sum(waiting) + batch, 2, generator=generator(int(self.codebooks[0].steps), 0))
+        which, whether = numbers[sum(waiting) :].unbind(1)
         choices = -(-self.num_quantizers // self.dropout_multiple)
-        drawn = torch.randint(1, choices + 1, (batch,), generator=draws) * self.dropout_multiple
-        dropped = torch.rand(batch, generator=draws) < self.dropout
+        drawn = ((which * choices).long() + 1) * self.dropout_multiple
+        dropped = whether < self.dropout
         depths = torch.where(dropped, drawn, self.num_quantizers)[first : first + positions.shape[0]]
         return depths[positions.examples()].unsqueeze(1).to(device)
 

@@ -139,6 +139,10 @@ class VectorQuantize(nn.Module):
         """
         self.learner.apply()
 
+    def discard_update(self) -> None:
+        """With `manual`, forget all batches since the last call, as where a step of training is skipped."""
+        self.learner.discard()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VectorQuantize":
         return super()._apply(keeping_type(fn), recurse)
 
@@ -170,7 +174,7 @@ class VectorQuantize(nn.Module):
             if targets is not None:
                 result.losses.setdefault("cross_entropy", 0 * rows.sum())
             if self.training:
-                self.learner.take(result.observations)
+                self.learner.take(result.observations, positions.shape[0])
             # Memory of its own, which the caller may change.
             quantized = positions.vectors(result.output.clone()).to(x.dtype)
             return Quantization(quantized, self._codes(result.codes, positions), result.losses)

@@ -471,6 +471,38 @@ def test_a_restored_stack_drops_the_same(manual: bool) -> None:
         assert_same(restored(x), quantizer(x))
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_batch_in_parts_is_quantized_and_learned_from_as_the_whole(shared: bool) -> None:
+    whole = make(0.7, manual=True, shared=shared, update=EMA(decay=0.8, dead_ratio=0.5))
+    whole(torch.randn(20, DIM, 20))
+    whole.apply_update()
+    parts = make(0.7, manual=True, shared=shared, update=EMA(decay=0.8, dead_ratio=0.5))
+    parts.load_state_dict(state(whole))
+    for _ in range(3):
+        x = torch.randn(24, DIM, 20)
+        expected = whole(x).quantized
+        assert_same(torch.cat([parts(part).quantized for part in x.split(8)]), expected)
+        whole.apply_update()
+        parts.apply_update()
+        for name, tensor in state(whole).items():
+            torch.testing.assert_close(parts.state_dict()[name], tensor, msg=name)
+
+
+def test_an_update_that_is_discarded_leaves_no_trace() -> None:
+    quantizer, other = (make(0.7, manual=True) for _ in range(2))
+    x = torch.randn(10, DIM, 20)
+    for each in (quantizer, other):
+        each(x)
+        each.apply_update()
+    quantizer(torch.randn(10, DIM, 20))
+    quantizer.discard_update()
+    assert_same(state(quantizer), state(other))
+    assert_same(quantizer(x), other(x))
+    quantizer.apply_update()
+    other.apply_update()
+    assert_same(state(quantizer), state(other))
+
+
 @pytest.mark.parametrize("empty", [(0, DIM, 20), (3, DIM, 0)])
 def test_dropout_of_nothing_drops_nothing(empty: tuple[int, ...]) -> None:
     assert trained(1.0).train()(torch.zeros(empty)).quantized.shape == empty

@@ -760,14 +760,14 @@ def test_compiled_refuses_a_code_that_is_not_in_the_codebook(compiled, code: int
 
 
 def learn_on_ranks(rank, quantizer: VectorQuantize, batches: list[Tensor], masks: list[Tensor]) -> tuple:
-    """Learn from this rank's examples of each batch, two by two; the state, and the collectives of each batch."""
+    """Learn from each batch, four examples at a time, two on each rank; the state, and the collectives of each batch."""
     rank.join()
     torch.manual_seed(rank.index)
     collectives = []
     for batch, mask in zip(batches, masks, strict=True):
         before = rank.collectives
-        for x, real in zip(batch.chunk(2)[rank.index].split(2), mask.chunk(2)[rank.index].split(2), strict=True):
-            quantizer(x, real)
+        for x, real in zip(batch.split(4), mask.split(4), strict=True):
+            quantizer(x.chunk(2)[rank.index], real.chunk(2)[rank.index])
         if quantizer.learner.manual:
             quantizer.apply_update()
         collectives.append(rank.collectives - before)
@@ -788,7 +788,8 @@ def test_two_ranks_learn_the_same_as_one(two_ranks, options: dict[str, object]) 
     examples = 8 if quantizer.learner.manual else 4
     batches = [torch.randn(examples, DIM, 31) + number for number in range(5)]
     masks = [torch.rand(examples, 31) < 0.8 for _ in range(5)]
-    masks[2][: examples // 2] = False  # the first rank has nothing but padding
+    for part in masks[2].split(4):
+        part[:2] = False  # the first rank has nothing but padding
     if quantizer.learner.manual:
         # Not by the ranks, whose first micro-batches hold fewer examples than the joined batch.
         quantizer(batches[0])
