@@ -1,5 +1,17 @@
 """What training minimizes."""
 
-from codec.losses.spectral import SpectralLoss, SpectralLosses, waveform_loss
+from codec.losses.adversarial import ADVERSARIAL_LOSSES, AdversarialLoss, feature_matching_loss
+from codec.losses.balance import Balancer
+from codec.losses.si_sdr import si_sdr_loss
+from codec.losses.spectral import TERMS, SpectralLoss, waveform_loss
 
-__all__ = ["SpectralLoss", "SpectralLosses", "waveform_loss"]
+__all__ = [
+    "ADVERSARIAL_LOSSES",
+    "TERMS",
+    "AdversarialLoss",
+    "Balancer",
+    "SpectralLoss",
+    "feature_matching_loss",
+    "si_sdr_loss",
+    "waveform_loss",
+]
