@@ -1,5 +1,7 @@
 """Audio files: whatever libsndfile reads comes in, 16-bit WAV goes out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,8 @@ from torch import Tensor
 MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 1_000_000
 
+# What libsndfile gives for a length that a header leaves open.
+UNKNOWN_LENGTH = (1 << 63) - 1
 BLOCK_LENGTH = 1 << 18
 FULL_SCALE = 1 << 15
 # The sizes in a WAV file are 32-bit numbers of bytes; libsndfile lets them wrap around without a word.
@@ -35,6 +39,25 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
+class AudioInfo(NamedTuple):
+    """What the header of a file says.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: How many.
+        length: Samples of each channel.
+    """
+
+    sample_rate: int
+    channels: int
+    length: int
+
+    @property
+    def seconds(self) -> float:
+        """The length in time."""
+        return self.length / self.sample_rate
+
+
 def read_audio(path: str | PathLike[str]) -> Audio:
     """Read a file of any format that libsndfile knows (WAV, FLAC, Ogg, MP3 and others), as it is.
 
@@ -47,22 +70,76 @@ def read_audio(path: str | PathLike[str]) -> Audio:
         AudioFileError: The file cannot be opened, is not audio, is damaged, has no samples, has NaN or infinite
             samples, or claims a sample rate outside of 1 kHz to 1 MHz.
     """
+    with open_audio(path) as sound:
+        samples, sample_rate = _read_to_end(sound), sound.samplerate
+    if not len(samples):
+        raise AudioFileError(f"{path}: holds no samples")
+    check_finite(samples, path)
+    return Audio(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate)
+
+
+def read_info(path: str | PathLike[str]) -> AudioInfo:
+    """Read the header of a file, and none of its samples: some of them may be damaged or lacking all the same.
+
+    Returns:
+        With at least one sample.
+
+    Raises:
+        AudioFileError: The file cannot be opened, is not audio, does not say how long it is, has no samples, or claims
+            a sample rate outside of 1 kHz to 1 MHz.
+    """
+    with open_audio(path) as sound:
+        return AudioInfo(sound.samplerate, sound.channels, stated_length(sound, path))
+
+
+@contextmanager
+def open_audio(path: str | PathLike[str]) -> Iterator[soundfile.SoundFile]:
+    """Open a file of any format that libsndfile knows for reading.
+
+    Yields:
+        The open file, of a rate within bounds.
+
+    Raises:
+        AudioFileError: Here, or in the block: the file cannot be opened or is not audio, what is read of it is damaged,
+            or it claims a sample rate outside of 1 kHz to 1 MHz.
+    """
     path = Path(path)
     try:
-        samples, sample_rate = _read_samples(path)
+        # libsndfile gets a descriptor, not a path: Python's open says what is wrong with a path, and an extension of a
+        # headerless format (.raw, .vox) cannot pass just any bytes off as audio.
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise AudioFileError(f"{path}: is an empty file")
+            with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+                _check_rate(sound.samplerate, path)
+                yield sound
     except OSError as error:
         raise AudioFileError(f"{path}: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise AudioFileError(f"{path}: not readable as audio ({_reason(error)})") from error
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise AudioFileError(
-            f"{path}: sample rate must be {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz; got {sample_rate}"
-        )
-    if not len(samples):
+
+
+def stated_length(sound: soundfile.SoundFile, path: str | PathLike[str]) -> int:
+    """Samples that an open file says it has.
+
+    Raises:
+        AudioFileError: None, or it does not say: a FLAC file that was written to a pipe.
+    """
+    if sound.frames == UNKNOWN_LENGTH:
+        raise AudioFileError(f"{path}: does not say how long it is")
+    if not sound.frames:
         raise AudioFileError(f"{path}: holds no samples")
+    return sound.frames
+
+
+def check_finite(samples: np.ndarray, path: str | PathLike[str]) -> None:
+    """Refuse samples that are NaN or infinite.
+
+    Raises:
+        AudioFileError: There are some.
+    """
     if not np.isfinite(samples).all():
         raise AudioFileError(f"{path}: holds NaN or infinite samples")
-    return Audio(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate)
 
 
 def write_audio(path: str | PathLike[str], waveform: Tensor, sample_rate: int) -> None:
@@ -89,14 +166,11 @@ def write_audio(path: str | PathLike[str], waveform: Tensor, sample_rate: int) -
         raise AudioFileError(f"{path}: not writable ({_reason(error)})") from error
 
 
-def _read_samples(path: Path) -> tuple[np.ndarray, int]:
-    # libsndfile gets a descriptor, not a path: Python's open says what is wrong with a path, and an extension of a
-    # headerless format (.raw, .vox) cannot pass just any bytes off as audio.
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise AudioFileError(f"{path}: is an empty file")
-        with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            return _read_to_end(sound), sound.samplerate
+def _check_rate(sample_rate: int, path: Path) -> None:
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise AudioFileError(
+            f"{path}: sample rate must be {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz; got {sample_rate}"
+        )
 
 
 def _read_to_end(sound: soundfile.SoundFile) -> np.ndarray:

@@ -4,14 +4,18 @@ from typing import Annotated
 
 import typer
 
+from codec.cli.data import app as data
 from codec.cli.decode import decode
 from codec.cli.encode import encode
 from codec.cli.info import info
+from codec.cli.report import report
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(encode)
 app.command()(decode)
 app.command()(info)
+app.command()(report)
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:

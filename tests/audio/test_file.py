@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.audio import AudioFileError, read_audio, write_audio
+from codec.audio import AudioFileError, read_audio, read_info, write_audio
 
 
 @pytest.mark.parametrize(("format", "tolerance"), [("WAV", 2**-15), ("FLAC", 2**-15), ("OGG", 0.05)])
@@ -91,6 +91,38 @@ def test_a_truncated_flac_is_an_error(tmp_path):
     (tmp_path / "half.flac").write_bytes(data[: len(data) // 2])
     with pytest.raises(AudioFileError, match=r"half.flac: not readable as audio \(.+\)$"):
         read_audio(tmp_path / "half.flac")
+
+
+def test_a_header_tells_rate_channels_and_length(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros((11_025, 2)), 44_100)
+    info = read_info(tmp_path / "a.flac")
+    assert (info.sample_rate, info.channels, info.length, info.seconds) == (44_100, 2, 11_025, 0.25)
+
+
+def test_a_header_is_read_whatever_follows_it(clips, tmp_path):
+    whole = clips[0].read_bytes()
+    (tmp_path / "half.flac").write_bytes(whole[: len(whole) // 2])
+    assert read_info(tmp_path / "half.flac") == read_info(clips[0])
+
+
+def test_a_header_that_tells_of_no_audio_is_an_error(clips, tmp_path):
+    (tmp_path / "text.flac").write_text("This is no audio.\n" * 100)
+    soundfile.write(tmp_path / "silent.wav", np.zeros((0, 2)), 16_000)
+    soundfile.write(tmp_path / "fast.wav", np.zeros(10), 1_000_001)
+    endless = bytearray(clips[0].read_bytes())
+    # The 36 bits of STREAMINFO that hold the number of samples: a stream of unknown length has 0.
+    endless[21] &= 0xF0
+    endless[22:26] = bytes(4)
+    (tmp_path / "endless.flac").write_bytes(endless)
+    for name, message in {
+        "missing.wav": "No such file or directory",
+        "text.flac": "not readable as audio",
+        "silent.wav": "holds no samples",
+        "fast.wav": "sample rate must be 1000 to 1000000 Hz; got 1000001",
+        "endless.flac": "does not say how long it is",
+    }.items():
+        with pytest.raises(AudioFileError, match=rf"^{re.escape(f'{tmp_path / name}: {message}')}"):
+            read_info(tmp_path / name)
 
 
 def test_a_length_that_a_header_only_claims_takes_no_memory(tmp_path):
