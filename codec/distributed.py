@@ -4,9 +4,13 @@ Whether there are other ranks is asked when a function is called, never when a m
 built before the process group takes part all the same. Every rank must call the same functions in the same order.
 """
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def world_size() -> int:
@@ -35,6 +39,19 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     dist.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return tuple(part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def gather_objects(item: Item) -> list[Item]:
+    """What each rank holds, on all ranks, in the order of the ranks; for small things that are no tensors.
+
+    Args:
+        item: Anything that can be pickled. It goes from process to process of one program, not to disk.
+    """
+    if world_size() == 1:
+        return [item]
+    items: list[Item] = [item] * world_size()
+    dist.all_gather_object(items, item)
+    return items
 
 
 def pick_own_rows(rows: Tensor, rows_per_rank: Tensor, indices: Tensor) -> Tensor:

@@ -5,43 +5,70 @@ accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data 
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from codec import Codec, build_codec
-from codec.evaluate import evaluate
-from codec.train.checkpoint import list_checkpoints, load_latest_checkpoint, save_checkpoint
-from codec.train.data import Clip, SpeakerCrops, find_librispeech
+from codec.audio import read_audio, resample
+from codec.distributed import gather_objects
+from codec.evaluate import Report, evaluate
+from codec.evaluate.history import read_lines
+from codec.evaluate.page import write_page
+from codec.evaluate.plots import usage_map
+from codec.train.batches import Batch, SkipList, batches, share_size
+from codec.train.checkpoint import (
+    differences,
+    list_checkpoints,
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+from codec.train.clip import Clip, hold_out
+from codec.train.corpus import find_clips
+from codec.train.crops import Crops
+from codec.train.folder import RunFolder
+from codec.train.launch import start_missing_processes
 from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
-from codec.train.objective import Objective
+from codec.train.precision import choose_precision
 from codec.train.recipe import Recipe, load_recipe
-from codec.train.schedule import cosine_with_warmup, geometric
+from codec.train.step import DivergedError, Trainer
+from codec.train.track import Tracks
 
 
 def main() -> None:
+    start_missing_processes()
     arguments = parse_arguments()
-    try:
-        recipe = load_recipe(arguments.recipe, arguments.set)
-        train(recipe, arguments.output or Path("runs") / recipe.name, arguments.resume)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    with ExitStack() as claim:
+        with one_line(ValueError, OSError, ImportError):
+            recipe = load_recipe(arguments.recipe, arguments.set)
+            folder = RunFolder(arguments.output or Path("runs") / recipe.name)
+            folder.check(arguments.resume)
+            run = Run(recipe, folder, start_accelerator(recipe, folder))
+            if run.main:
+                claim.enter_context(folder.claimed())
+            run.begin()
+        # From here on an error is a bug, and keeps its traceback, but for these.
+        with one_line(DivergedError, OSError):
+            run.train()
+            run.end()
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a codec by a recipe.")
     parser.add_argument("recipe", type=Path, help="a TOML file")
-    parser.add_argument("--data", metavar="ROOT", help="folder that holds the splits; replaces data.root")
+    parser.add_argument("--data", metavar="ROOT", help="folder that holds the audio; replaces data.root")
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/NAME)")
     parser.add_argument("--set", action="append", default=[], metavar="'TABLE.KEY = VALUE'", help="replace a setting")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder of the run")
@@ -51,166 +78,308 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def train(recipe: Recipe, output: Path, resume: bool) -> None:
-    # What runs where.
+def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
     if not torch.cuda.is_available():
         keep_freed_memory()
-    accelerator = Accelerator(
-        mixed_precision=recipe.run.mixed_precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-        kwargs_handlers=[
-            # Ranks compute equal codebooks; there is nothing to broadcast.
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            # The others wait while one process validates.
-            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
-        ],
+    # A rank may be done with its validation clips long before another.
+    device = PartialState(timeout=timedelta(hours=1)).device
+    return Accelerator(
+        mixed_precision=choose_precision(recipe.run.mixed_precision, device),
+        log_with=list(recipe.run.trackers) or None,
+        project_dir=folder.path,
+        # Ranks compute equal codebooks; there is nothing to broadcast.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    console = Console(quiet=not accelerator.is_main_process)
-    checkpoints, log, valid_log = output / "checkpoints", output / "log.jsonl", output / "valid.jsonl"
-    if not resume and (list_checkpoints(checkpoints) or log.exists()):
-        raise ValueError(f"{output} holds a run; pass --resume to go on with it, or another --output")
-    if resume and not (list_checkpoints(checkpoints) or log.exists()):
-        raise ValueError(f"{checkpoints} must hold a checkpoint to resume from; found none")
-    set_seed(recipe.run.seed)
 
-    # What is trained, and on what.
-    clips = find_librispeech(recipe.data.root, recipe.data.train)
-    valid = [clip.path for clip in find_librispeech(recipe.data.root, recipe.data.valid)]
-    rates = sorted({clip.sample_rate for clip in clips})
-    if rates != [recipe.model.sample_rate]:
-        raise ValueError(f"clips must have the model's sample rate, {recipe.model.sample_rate} Hz; got {rates}")
-    if recipe.run.initial_examples < accelerator.num_processes:
-        raise ValueError(f"initial_examples must be at least one a process; got {recipe.run.initial_examples}")
-    codec = build_codec(recipe.codec)
-    optimizer = torch.optim.AdamW(
-        codec.parameters(),
-        lr=recipe.optimizer.learning_rate,
-        betas=recipe.optimizer.betas,
-        weight_decay=recipe.optimizer.weight_decay,
-        fused=True,
-    )
-    objective = Objective(recipe.loss, codec.sample_rate).to(accelerator.device)
-    # A copy from before `prepare`, which changes the forward method of what it is given.
-    averaged = AveragedModel(codec, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(recipe.run.averaging))
-    accelerator.register_for_checkpointing(averaged)
-    model, optimizer = accelerator.prepare(codec, optimizer)
-    # Weights are equal on all ranks; what each draws from here on is its own.
-    set_seed(recipe.run.seed, device_specific=True)
 
-    # Where it starts.
-    # A run that was killed before its first checkpoint starts again.
-    if list_checkpoints(checkpoints):
-        first_step = load_latest_checkpoint(accelerator, checkpoints)
-    else:
-        first_step = 0
-        initialize_codebooks(accelerator, codec, recipe, clips)
-        averaged.update_parameters(codec)
-    console.print(
-        f"{recipe.name}: {sum(p.numel() for p in codec.parameters()) / 1e6:.1f} M parameters, "
-        f"{sum(clip.num_samples / clip.sample_rate for clip in clips) / 3600:.1f} h of "
-        f"{len({clip.speaker for clip in clips})} speakers, {accelerator.num_processes} x {accelerator.device}, "
-        f"steps {first_step} to {recipe.run.steps}"
-    )
-    if accelerator.is_main_process:
+class Run:
+    """A training run, from its recipe to the report.
+
+    Args:
+        recipe: Says everything about it.
+        folder: Where it leaves everything.
+        accelerator: Gives device, precision, ranks and trackers.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, accelerator: Accelerator):
+        self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
+        self.main = accelerator.is_main_process
+        self.console = Console(quiet=not self.main)
+        for size, parts in ((recipe.data.batch_size, recipe.run.micro_batches), (recipe.run.initial_examples, 1)):
+            share_size(size, parts, accelerator.num_processes)
+        self.clips, self.valid = self.find_audio()
+        self.crops = self.draw_crops(recipe.run.seed)
+        # Weights are equal on all ranks; what each draws afterwards is its own.
+        set_seed(recipe.run.seed)
+        self.trainer = Trainer(accelerator, recipe)
+        set_seed(recipe.run.seed, device_specific=True)
+        self.step = 0
+        self.skipped_files = SkipList()
+        self.best: dict[str, float] = {}
+
+    def find_audio(self) -> tuple[list[Clip], list[Clip]]:
+        """Clips to train on, and clips to validate on."""
+        data = self.recipe.data
+        corpora = [find_clips(Path(data.root) / data.train, data.min_seconds)]
+        if data.valid:
+            corpora.append(find_clips(Path(data.root) / data.valid, data.min_seconds))
+        for corpus in corpora:
+            for path, reason in corpus.skipped.items():
+                self.console.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        if data.valid:
+            # Of a large split, clips from one end to the other.
+            valid = corpora[1].clips
+            return corpora[0].clips, valid[:: max(1, len(valid) // data.valid_clips)][: data.valid_clips]
+        return hold_out(corpora[0].clips, data.valid_clips, self.recipe.run.seed)
+
+    def draw_crops(self, seed: int) -> Crops:
+        data = self.recipe.data
+        return Crops(
+            self.clips,
+            self.recipe.model.sample_rate,
+            self.recipe.crop_length,
+            seed,
+            sampling=data.sampling,
+            gain_db=data.gain_db,
+            speed=data.speed,
+        )
+
+    def begin(self) -> None:
+        """Go on from the last checkpoint; without one, place the codebooks."""
+        facts = self.facts()
+        checkpoints = list_checkpoints(self.folder.checkpoints)
+        # A run that was killed before its first checkpoint starts again.
+        if checkpoints:
+            self.restore(checkpoints[-1])
+        else:
+            self.trainer.initialize(self.initial_audio())
+        randomness = random_states()
         # What would fail in hours, for want of a package or of audio, fails now.
-        validate(averaged.module, valid[:1])
-        output.mkdir(parents=True, exist_ok=True)
-        drop_lines_after(log, first_step)
-        drop_lines_after(valid_log, first_step)
+        self.validate(self.valid[:1])
+        restore_random_states(randomness)
+        if self.main:
+            drop_lines_after(self.folder.log, self.step)
+            drop_lines_after(self.folder.valid_log, self.step)
+            self.folder.write_facts("recipe.json", asdict(self.recipe))
+            self.folder.write_facts("run.json", facts)
+        self.tracks = Tracks(self.accelerator, self.recipe.name, first_step=self.step)
+        self.console.print(
+            f"{self.recipe.name}: {facts['parameters'] / 1e6:.1f} M parameters, {facts['hours']:.1f} h of "
+            f"{facts['speakers']} speakers, {facts['processes']} x {facts['device']}, "
+            f"steps {self.step} to {self.recipe.run.steps}",
+            highlight=False,
+        )
 
-    window = Window(codec.quantizer.codebook_sizes)
-    with progress_bar(console) as progress:
-        bar = progress.add_task("train", total=recipe.run.steps, completed=first_step)
-        for step, waveform in enumerate(batches(accelerator, recipe, clips, first_step), start=first_step + 1):
-            # One step.
-            for group in optimizer.param_groups:
-                factor = cosine_with_warmup(step - 1, recipe.optimizer.warmup_steps, recipe.run.steps)
-                group["lr"] = factor * recipe.optimizer.learning_rate
-            codec.quantizer.set_temperature(geometric(step - 1, recipe.run.steps, *recipe.quantizer.temperature))
-            result = model(waveform)
-            loss, losses = objective(result, waveform)
-            accelerator.backward(loss)
-            gradient_norm = accelerator.clip_grad_norm_(codec.parameters(), recipe.optimizer.max_gradient_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            averaged.update_parameters(codec)
-            window.add(
-                {"loss": loss, **losses, "gradient_norm": gradient_norm},
-                result.codes,
-                waveform.shape[0] * waveform.shape[-1] / codec.sample_rate,
+    def initial_audio(self) -> torch.Tensor:
+        """This process's share of the audio that places the codebooks: crops that the steps do not see."""
+        crops = self.draw_crops(self.recipe.run.seed + 1)
+        (batch,) = self.share_of(crops, self.recipe.run.initial_examples, range(1), micro_batches=1, workers=0)
+        return batch.waveforms[0].to(self.accelerator.device)
+
+    def share_of(
+        self, crops: Crops, batch_size: int, steps: range, *, micro_batches: int, workers: int
+    ) -> Iterator[Batch]:
+        """This process's share of the batches of some steps."""
+        return batches(
+            crops,
+            first_step=steps.start,
+            steps=steps.stop,
+            batch_size=batch_size,
+            micro_batches=micro_batches,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            workers=workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def train(self) -> None:
+        """Take all steps that are left."""
+        recipe, trainer = self.recipe, self.trainer
+        stream = self.share_of(
+            self.crops,
+            recipe.data.batch_size,
+            range(self.step, recipe.run.steps),
+            micro_batches=recipe.run.micro_batches,
+            workers=recipe.data.workers,
+        )
+        window = self.open_window()
+        with progress_bar(self.console) as progress:
+            bar = progress.add_task("train", total=recipe.run.steps, completed=self.step)
+            while self.step < recipe.run.steps:
+                # One step.
+                start = time.perf_counter()
+                batch = next(stream)
+                waveforms = [part.to(self.accelerator.device, non_blocking=True) for part in batch.waveforms]
+                waited = time.perf_counter() - start
+                outcome = trainer.take(self.step, waveforms)
+                self.step += 1
+                seconds = sum(part.shape[0] * part.shape[-1] for part in waveforms) / trainer.codec.sample_rate
+                window.add(outcome.values if outcome.taken else {}, outcome.codes, seconds, data_seconds=waited)
+                for line in self.skipped_files.add(batch.skipped):
+                    Console(stderr=True).print(f"skipped {line}", markup=False, highlight=False, soft_wrap=True)
+                progress.advance(bar)
+
+                # What it tells and leaves, now and then.
+                last = self.step == recipe.run.steps
+                validating = last or self.step % recipe.run.validate_every == 0
+                saving = validating or self.step % recipe.run.save_every == 0
+                # No line of the log spans a checkpoint, so that a resumed run writes those of an uninterrupted one.
+                if saving or self.step % recipe.run.log_every == 0:
+                    self.tell(window.read())
+                if validating:
+                    self.tell_validation(self.validate(self.valid))
+                # After validation: a run that is killed while it validates does so when it is resumed.
+                if saving:
+                    self.save()
+                    window = self.open_window()  # its clock starts anew
+
+    def open_window(self) -> Window:
+        return Window(self.trainer.codec.quantizer.codebook_sizes)
+
+    def validate(self, clips: list[Clip]) -> Report:
+        """Score the averaged weights, on all processes: a quarter, half and all of the stages."""
+        codec = self.trainer.averaged.eval()
+        stages = sorted({max(1, codec.num_quantizers // 4), max(1, codec.num_quantizers // 2), codec.num_quantizers})
+        return evaluate(codec, [clip.path for clip in clips], [round(codec.bitrate(count)) for count in stages])
+
+    def tell(self, values: dict[str, float | list[float]]) -> None:
+        """Log what happened since the last time."""
+        skipped = sum(gather_objects(len(self.skipped_files)))
+        values |= self.trainer.learning_rates
+        values |= {"skipped_steps": self.trainer.skipped_steps, "skipped_files": skipped}
+        self.console.print(f"step {self.step}  {summarize(values)}", highlight=False)
+        if self.main:
+            self.attempt("the log", append_line, self.folder.log, {"step": self.step, **values})
+        self.tracks.log_window(self.step, values)
+
+    def tell_validation(self, report: Report) -> None:
+        """Log scores, give trackers something to see and hear, and export the model."""
+        codec = self.trainer.averaged
+        scores = {f"{codec.bitrate(row.num_quantizers):.0f} bit/s": row.scores._asdict() for row in report.rows}
+        for bitrate, means in scores.items():
+            numbers = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            self.console.print(f"step {self.step}  {bitrate}  {numbers}", highlight=False)
+        score = report.rows[-1].scores._asdict()[self.recipe.run.best]
+        better = not self.best or is_better(self.recipe.run.best, score, self.best["score"])
+        if better:
+            self.best = {"step": self.step, "score": score}
+        if not self.main:
+            return
+        self.attempt("the log", append_line, self.folder.valid_log, {"step": self.step, **scores})
+        self.attempt("the model", codec.save_pretrained, self.folder.model)
+        if better:
+            self.attempt("the best model", codec.save_pretrained, self.folder.best_model)
+        self.tracks.log_validation(self.step, scores)
+        lines = read_lines(self.folder.log)
+        steps, perplexity = zip(*((line["step"], line["perplexity"]) for line in lines), strict=True)
+        self.tracks.log_usage_map(self.step, usage_map(steps, perplexity, "Perplexity of each stage"))
+        for clip in self.valid[: self.recipe.run.example_clips]:
+            self.tracks.log_clip(self.step, clip.path.stem, *self.listen(clip), codec.sample_rate)
+
+    def listen(self, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+        """A clip, and what the averaged weights make of it at the highest bitrate, [time] each."""
+        codec = self.trainer.averaged
+        audio = read_audio(clip.path)
+        original = resample(audio.waveform.mean(0), audio.sample_rate, codec.sample_rate)
+        with torch.inference_mode():
+            codes = codec.encode(original.to(self.accelerator.device)[None, None])
+            decoded = codec.decode(codes)[0, 0, : len(original)]
+        return original, decoded.cpu()
+
+    def save(self) -> None:
+        """Write a checkpoint; where it cannot be, the run goes on, with those there are."""
+        # On all ranks, each of which holds a part.
+        own = {"random": random_states(), "skipped_files": self.skipped_files.files}
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "recipe": asdict(self.recipe),
+            "trainer": self.trainer.state_dict(),
+            "ranks": gather_objects(own),
+        }
+        if self.main:
+            run = self.recipe.run
+            self.attempt(
+                "a checkpoint",
+                save_checkpoint,
+                self.folder.checkpoints,
+                self.step,
+                state,
+                keep=run.keep,
+                best=int(self.best.get("step", 0)),
             )
-            progress.advance(bar)
+        self.accelerator.wait_for_everyone()
 
-            # What it tells and leaves, now and then.
-            last = step == recipe.run.steps
-            validating = last or step % recipe.run.validate_every == 0
-            saving = last or step % recipe.run.save_every == 0
-            # No line of the log spans a checkpoint, so that a resumed run writes those of an uninterrupted one.
-            if saving or validating or step % recipe.run.log_every == 0:
-                values = window.read()
-                if accelerator.is_main_process:
-                    console.print(f"step {step}  {summarize(values)}")
-                    append_line(log, {"step": step, "learning_rate": group["lr"], **values})
-            if validating:
-                if accelerator.is_main_process:
-                    scores = validate(averaged.module, valid)
-                    for bitrate, means in scores.items():
-                        numbers = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-                        console.print(f"step {step}  {bitrate}  {numbers}")
-                    append_line(valid_log, {"step": step, **scores})
-                    averaged.module.save_pretrained(output / "model")
-                accelerator.wait_for_everyone()
-            # After validation: a run that is killed while it validates does so when it is resumed.
-            if saving:
-                save_checkpoint(accelerator, checkpoints, step)
-            if saving or validating:
-                window = Window(codec.quantizer.codebook_sizes)  # its clock starts anew
-    accelerator.end_training()
+    def restore(self, checkpoint: Path) -> None:
+        """Go on where a checkpoint was written."""
+        state = load_checkpoint(checkpoint)
+        changed = differences(state["recipe"], asdict(self.recipe))
+        try:
+            self.trainer.load_state_dict(state["trainer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = "; ".join(changed) or str(error)
+            raise ValueError(f"{checkpoint} must be of the recipe's model; the recipe is another: {reason}") from error
+        for line in changed:
+            self.console.print(f"changed since the checkpoint: {line}", markup=False, highlight=False)
+        self.step, self.best = state["step"], state["best"]
+        ranks = state["ranks"]
+        if self.accelerator.process_index < len(ranks):
+            own = ranks[self.accelerator.process_index]
+            restore_random_states(own["random"])
+            self.skipped_files = SkipList(own["skipped_files"])
 
+    def attempt(self, what: str, write: Callable[..., object], *arguments: object, **options: object) -> object:
+        """Write something, and give what that gave; a disk that is full is no reason to lose the run."""
+        try:
+            return write(*arguments, **options)
+        except OSError as error:
+            self.console.print(f"step {self.step}  {what} could not be written: {error}", markup=False, style="red")
+            return None
 
-def initialize_codebooks(accelerator: Accelerator, codec: Codec, recipe: Recipe, clips: list[Clip]) -> None:
-    """Run k-means, stage after stage, on more audio than a step has."""
-    # Another seed: crops that the steps do not see.
-    crops = draw_crops(recipe, clips, recipe.run.initial_examples, recipe.run.seed + 1)
-    share = range(accelerator.process_index, recipe.run.initial_examples, accelerator.num_processes)
-    with torch.no_grad(), accelerator.autocast():
-        codec(torch.stack([crops[index] for index in share]).to(accelerator.device))
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the run would ask."""
+        return {
+            "name": self.recipe.name,
+            "parameters": sum(parameter.numel() for parameter in self.trainer.codec.parameters()),
+            "hours": sum(clip.seconds for clip in self.clips) / 3600,
+            "clips": len(self.clips),
+            "speakers": len({clip.speaker for clip in self.clips}),
+            "validation_clips": len(self.valid),
+            "processes": self.accelerator.num_processes,
+            "device": device_name(self.accelerator.device),
+            "precision": self.accelerator.mixed_precision,
+            "torch": torch.__version__,
+        }
 
-
-def batches(accelerator: Accelerator, recipe: Recipe, clips: list[Clip], first_step: int) -> Iterator[Tensor]:
-    """This process's share of the batch of each step from `first_step` on, [batch, 1, time]."""
-    size = recipe.data.batch_size
-    loader = DataLoader(
-        draw_crops(recipe, clips, recipe.run.steps * size, recipe.run.seed),
-        batch_size=size,
-        # Which crops a step sees depends on its number alone, so a resumed run sees what it would have seen.
-        sampler=range(first_step * size, recipe.run.steps * size),
-        num_workers=recipe.data.workers,
-        prefetch_factor=8 if recipe.data.workers else None,
-        pin_memory=accelerator.device.type == "cuda",
-        # Of its own, so that starting to read does not advance the one that a checkpoint restored.
-        generator=torch.Generator(),
-    )
-    yield from accelerator.prepare(loader)
+    def end(self) -> None:
+        """Close the trackers, and write the report."""
+        self.accelerator.end_training()
+        if self.main and self.folder.log.exists():
+            page = self.attempt("the report", write_page, self.folder.path)
+            self.console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def draw_crops(recipe: Recipe, clips: list[Clip], count: int, seed: int) -> SpeakerCrops:
-    return SpeakerCrops(clips, recipe.crop_length, count, seed, recipe.data.gain_db)
+def is_better(name: str, score: float, best: float) -> bool:
+    """Whether a score beats the best so far; of the mel distance, less is better."""
+    return score < best if name == "mel_distance" else score > best
 
 
-def validate(codec: Codec, paths: list[Path]) -> dict[str, dict[str, float]]:
-    """Scores of the validation clips by bitrate: a quarter, half and all of the stages."""
-    stages = sorted({max(1, codec.num_quantizers // 4), max(1, codec.num_quantizers // 2), codec.num_quantizers})
-    codec.eval()
-    report = evaluate(codec, paths, [round(codec.bitrate(count)) for count in stages])
-    codec.train()
-    return {f"{codec.bitrate(row.num_quantizers):.0f} bit/s": row.scores._asdict() for row in report.rows}
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def progress_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+@contextmanager
+def one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors that the user can put right into one line on stderr and exit status 1."""
+    try:
+        yield
+    except kinds as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

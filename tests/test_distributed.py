@@ -57,6 +57,16 @@ def test_any_number_of_tensors_is_one_collective(two_ranks) -> None:
     assert [collectives for _, _, collectives in two_ranks(add_up, torch.ones(2), torch.ones(3))] == [1, 1]
 
 
+def gather(rank) -> list[dict[str, int]]:
+    rank.join()
+    return distributed.gather_objects({"rank": rank.index})
+
+
+def test_every_rank_gets_what_each_holds(two_ranks) -> None:
+    assert distributed.gather_objects("alone") == ["alone"]
+    assert two_ranks(gather) == [[{"rank": 0}, {"rank": 1}]] * 2
+
+
 def test_sums_have_the_precision_of_the_tensors(two_ranks) -> None:
     # Neither fits into 32 bits.
     fraction, count = torch.tensor(1 + 1e-12, dtype=torch.float64), torch.tensor(2**40 + 1)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 # Every file and folder directly in codec/. A new one needs a line here.
 LEVELS = {
-    "cli": 4,
-    "train": 3,
+    "cli": 5,
+    "train": 4,
     "evaluate": 3,
     "model": 2,
     "discriminators": 2,

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from codec.audio import read_audio, resample
 from codec.bitstream import Header, Stream, write_stream
+from codec.distributed import gather_objects, rank, sum_over_ranks, world_size
 from codec.evaluate.metrics import mean_of_known, mel_distance, pesq_wb, si_sdr, stoi
 from codec.model.codec import Codec
 from codec.quantize.usage import count_codes, dead_share, perplexity
 
 Samples = NDArray[np.float32]
 
-AUDIO_SUFFIXES = {".aiff", ".flac", ".mp3", ".ogg", ".opus", ".wav"}
 ROW_HEADINGS = ("bit/s", "stages", "PESQ-WB", "STOI", "SI-SDR", "mel dB", "clips", "encode", "decode")
 STAGE_HEADINGS = ("stage", "perplexity", "dead")
 
@@ -35,6 +35,15 @@ class Scores(NamedTuple):
     stoi: float
     si_sdr: float
     mel_distance: float
+
+
+class _Cost(NamedTuple):
+    """Of coding a clip."""
+
+    num_bytes: float
+    audio_seconds: float
+    encode_seconds: float
+    decode_seconds: float
 
 
 Scorer = Callable[[Samples, Samples, int], Future[Scores]]
@@ -100,9 +109,13 @@ def evaluate(
 ) -> Report:
     """Encode each clip at each bitrate, write the codes to bytes, decode and score them.
 
+    Where several ranks work together, all must call: each takes its share of the clips, and all return one report. It
+    is that of a single process, but for the speeds, which are those of a rank on average.
+
     Args:
         codec: In eval mode, on the device it is to run on.
-        clips: Audio files. Several channels are averaged, other sample rates converted to the codec's.
+        clips: Audio files, the same on all ranks. Several channels are averaged, other sample rates converted to the
+            codec's.
         bitrates: bit/s, each one that the codec has.
         unquantized: Whether to add a row for the latents decoded as they are, without the quantizer: what is lost
             there, no bitrate brings back.
@@ -114,79 +127,67 @@ def evaluate(
         ValueError: There are no clips or no bitrates, or the codec lacks a bitrate.
         AudioFileError: A clip cannot be read.
         ImportError: The packages of the extra `eval` are missing.
+        RuntimeError: One of these happened on another rank.
     """
     if not bitrates:
         raise ValueError("bitrates must hold at least one; got none")
     depths = sorted({codec.stages_at(bitrate) for bitrate in bitrates})
     fingerprint = codec.fingerprint()
     trials = [_Trial(codec, fingerprint, depth) for depth in [*depths, *[None] * unquantized]]
-    with torch.inference_mode(), _start_scorer(jobs) as score:
+    # NCCL adds up what is on the GPU alone.
+    device = _device(codec) if world_size() > 1 else torch.device("cpu")
+    with _raise_on_all_ranks(), torch.inference_mode(), _start_scorer(jobs) as score:
         # The first run of a network takes longer than those that follow.
         codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate, device=_device(codec))))
-        for path in clips:
-            waveform = _load(path, codec.sample_rate)
-            for trial in trials:
-                estimate = trial.run(waveform)
-                trial.scores.append(score(_to_samples(waveform), _to_samples(estimate), codec.sample_rate))
-        rows = [trial.to_row() for trial in trials]
-    counts = trials[len(depths) - 1].counts
+        num_clips = 0
+        for num_clips, path in enumerate(clips, start=1):
+            if (num_clips - 1) % world_size() == rank():
+                waveform = _load(path, codec.sample_rate)
+                for trial in trials:
+                    trial.run(waveform, score)
+        if num_clips == 0:
+            raise ValueError("clips must hold at least one audio file; got none")
+        own = torch.stack([trial.wait() for trial in trials])
+    measured = torch.zeros(len(trials), num_clips, own.shape[2], dtype=torch.float64)
+    # Exactly one rank fills each clip in, so the sum is what it measured: nan and infinity, too.
+    measured[:, rank() :: world_size()] = own
+    measured, counts = sum_over_ranks(measured.to(device), trials[len(depths) - 1].counts.to(device))
+    rows = [_to_row(trial.num_quantizers, values) for trial, values in zip(trials, measured, strict=True)]
     return Report(rows, perplexity(counts).tolist(), dead_share(counts).tolist())
 
 
-def find_audio(folder: Path) -> list[Path]:
-    """List the audio files in a folder and all below it, sorted.
-
-    Raises:
-        ValueError: There is no such folder, or no audio in it.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    if not paths:
-        raise ValueError(f"{folder} must be a folder with audio files ({', '.join(sorted(AUDIO_SUFFIXES))}); got none")
-    return paths
-
-
 class _Trial:
-    """A row in the making: runs the codec at one depth, and adds up what it takes and gives."""
+    """A row in the making: runs the codec at one depth, and keeps what each clip takes and gives."""
 
     def __init__(self, codec: Codec, fingerprint: str, num_quantizers: int | None):
         self.codec = codec
         self.fingerprint = fingerprint
         self.num_quantizers = num_quantizers
         self.counts = torch.zeros(num_quantizers or 0, codec.codebook_size, dtype=torch.int64)
-        self.scores: list[Future[Scores]] = []
-        self.num_bytes = 0
-        self.audio_seconds = self.encode_seconds = self.decode_seconds = 0.0
+        self._costs: list[_Cost] = []
+        self._scores: list[Future[Scores]] = []
 
-    def run(self, waveform: Tensor) -> Tensor:
-        """Encode and decode a clip, [1, 1, time], to one of the same length, within [-1, 1] as files are."""
+    def run(self, waveform: Tensor, score: Scorer) -> None:
+        """Encode and decode a clip, [1, 1, time], to one of the same length, within [-1, 1] as files are; score it."""
         on_device = waveform.to(_device(self.codec))
         length = waveform.shape[-1]
+        num_bytes = 0
         if self.num_quantizers is None:
             latents, encode_seconds = _time(self.codec.encode_latents, on_device)
             estimate, decode_seconds = _time(self.codec.decoder, latents)
         else:
             codes, encode_seconds = _time(self.codec.encode, on_device, self.num_quantizers)
             estimate, decode_seconds = _time(self.codec.decode, codes)
-            self.num_bytes += len(write_stream(self._to_stream(codes.cpu(), length)))
+            num_bytes = len(write_stream(self._to_stream(codes.cpu(), length)))
             self.counts += count_codes(codes.cpu(), self.codec.codebook_size)
-        self.audio_seconds += length / self.codec.sample_rate
-        self.encode_seconds += encode_seconds
-        self.decode_seconds += decode_seconds
-        return estimate[..., :length].clamp(-1, 1)
+        self._costs.append(_Cost(num_bytes, length / self.codec.sample_rate, encode_seconds, decode_seconds))
+        estimate = estimate[..., :length].clamp(-1, 1)
+        self._scores.append(score(_to_samples(waveform), _to_samples(estimate), self.codec.sample_rate))
 
-    def to_row(self) -> Row:
-        """Wait for the scores, and average them."""
-        if not self.scores:
-            raise ValueError("clips must hold at least one audio file; got none")
-        columns = zip(*(future.result() for future in self.scores), strict=True)
-        return Row(
-            num_quantizers=self.num_quantizers,
-            bitrate=8 * self.num_bytes / self.audio_seconds if self.num_quantizers else None,
-            scores=Scores(*(mean_of_known(column) for column in columns)),
-            clips=len(self.scores),
-            encode_speed=self.audio_seconds / self.encode_seconds,
-            decode_speed=self.audio_seconds / self.decode_seconds,
-        )
+    def wait(self) -> Tensor:
+        """Scores and costs of every clip that was run, [clips, values], float64."""
+        values = [[*future.result(), *cost] for future, cost in zip(self._scores, self._costs, strict=True)]
+        return torch.tensor(values, dtype=torch.float64).view(-1, len(Scores._fields) + len(_Cost._fields))
 
     def _to_stream(self, codes: Tensor, length: int) -> Stream:
         header = Header(
@@ -200,6 +201,36 @@ class _Trial:
             num_frames=codes.shape[2],
         )
         return Stream(header, codes.numpy())
+
+
+def _to_row(num_quantizers: int | None, measured: Tensor) -> Row:
+    """Average scores, and add up costs, of all clips, [clips, values]."""
+    scores, costs = measured.split([len(Scores._fields), len(_Cost._fields)], dim=1)
+    cost = _Cost(*costs.sum(0).tolist())
+    return Row(
+        num_quantizers=num_quantizers,
+        bitrate=8 * cost.num_bytes / cost.audio_seconds if num_quantizers else None,
+        scores=Scores(*map(mean_of_known, scores.T.tolist())),
+        clips=len(measured),
+        encode_speed=cost.audio_seconds / cost.encode_seconds,
+        decode_speed=cost.audio_seconds / cost.decode_seconds,
+    )
+
+
+@contextmanager
+def _raise_on_all_ranks() -> Iterator[None]:
+    """Let no rank wait for one that failed in the block: if one raises, all do."""
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    messages = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for index, message in enumerate(messages):
+        if message is not None:
+            raise RuntimeError(f"evaluation must succeed on every rank; on rank {index} it failed: {message}")
 
 
 @contextmanager

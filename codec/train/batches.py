@@ -90,7 +90,8 @@ def share_size(batch_size: int, micro_batches: int = 1, world_size: int = 1) -> 
     share, rest = divmod(batch_size, micro_batches * world_size)
     if rest or share < 1:
         raise ValueError(
-            f"batch_size must be a multiple of {world_size} processes times {micro_batches} micro-batches; got {batch_size}"
+            f"batch_size must be a multiple of {world_size} processes times {micro_batches} micro-batches; "
+            f"got {batch_size}"
         )
     return share
 

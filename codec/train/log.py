@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +22,9 @@ class Window:
     """
 
     _losses: defaultdict[str, Tensor]
-    _seconds: float
+    _occurrences: Counter[str]
+    _audio_seconds: float
+    _data_seconds: float
     _steps: int
     _start: float
 
@@ -30,44 +32,56 @@ class Window:
         self._usage = Usage(codebook_sizes)
         self._reset()
 
-    def add(self, losses: dict[str, Tensor], codes: Tensor, seconds_of_audio: float) -> None:
+    def add(
+        self, losses: dict[str, Tensor], codes: Tensor, seconds_of_audio: float, *, data_seconds: float = 0.0
+    ) -> None:
         """Take in a step.
 
         Args:
-            losses: Scalars by name.
+            losses: Scalars by name, of the same names on all ranks. Some may occur in some steps only.
             codes: [batch, num_quantizers, frames].
             seconds_of_audio: In this process's share of the batch.
+            data_seconds: By the clock, that this process waited for its share.
         """
         for name, loss in losses.items():
             self._losses[name] = self._losses[name] + loss.detach()
+        self._occurrences.update(losses.keys())
         self._usage.add(codes)
-        self._seconds += seconds_of_audio
+        self._audio_seconds += seconds_of_audio
+        self._data_seconds += data_seconds
         self._steps += 1
+        self._device = codes.device
 
     def read(self) -> dict[str, float | list[float]]:
-        """What happened since the last reading, on all ranks; every rank must ask.
+        """What happened since the last reading, on all ranks; every rank must ask, and gets the same.
 
         Returns:
-            Each loss; "perplexity", "entropy", "dead_share" and "bits_per_frame", a list each with an entry for each
-            stage (see `UsageReport`); "audio_seconds_per_second".
+            Each loss, averaged over the steps in which it occurred; "perplexity", "entropy", "dead_share" and
+            "bits_per_frame", a list each with an entry for each stage (see `UsageReport`); "audio_seconds_per_second";
+            "data_share", of the time, that went by in waiting for data.
 
         Raises:
             RuntimeError: No step was added.
         """
         if self._steps == 0:
             raise RuntimeError("a window must hold a step before it is read; got none")
-        totals = torch.stack(list(self._losses.values())).float()
-        losses, seconds = sum_over_ranks(totals, totals.new_tensor(self._seconds))
-        losses = losses / (self._steps * world_size())
-        values: dict[str, float | list[float]] = dict(zip(self._losses, losses.tolist(), strict=True))
+        means = [loss.to(self._device) / self._occurrences[name] for name, loss in self._losses.items()]
+        seconds = [self._audio_seconds, self._data_seconds, time.monotonic() - self._start]
+        (totals,) = sum_over_ranks(torch.stack([*means, *torch.tensor(seconds, device=self._device)]))
+        *losses, audio_seconds, data_seconds, elapsed = totals.tolist()
+        values: dict[str, float | list[float]] = {
+            name: loss / world_size() for name, loss in zip(self._losses, losses, strict=True)
+        }
         values.update({name: use.squeeze(1).tolist() for name, use in self._usage.report()._asdict().items()})
-        values["audio_seconds_per_second"] = seconds.item() / (time.monotonic() - self._start)
+        values["audio_seconds_per_second"] = audio_seconds * world_size() / elapsed
+        values["data_share"] = data_seconds / elapsed
         self._reset()
         return values
 
     def _reset(self) -> None:
         self._losses = defaultdict(lambda: torch.zeros(()))
-        self._seconds = 0.0
+        self._occurrences = Counter()
+        self._audio_seconds = self._data_seconds = 0.0
         self._steps = 0
         self._start = time.monotonic()
 

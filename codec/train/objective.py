@@ -1,38 +1,51 @@
-"""What training minimizes: the weighted sum of the losses of a recipe."""
+"""What training minimizes: the losses of a recipe, at the decoder's output."""
 
 from torch import Tensor, nn
 
-from codec.losses import SpectralLoss, waveform_loss
-from codec.model.codec import CodecOutput
+from codec.losses import SpectralLoss, si_sdr_loss, waveform_loss
+from codec.losses.spectral import TERMS
 from codec.train.recipe import LossConfig
 
 
 class Objective(nn.Module):
-    """Reconstruction and quantizer losses.
+    """Reconstruction losses with a positive weight; those without are not computed.
 
     Args:
         config: Weights and resolutions.
         sample_rate: Hz.
+
+    Attributes:
+        weights: Of all losses at the decoder's output by name, those of discriminators too.
+
+    Raises:
+        ValueError: A weight is negative, or all are 0.
     """
 
     def __init__(self, config: LossConfig, sample_rate: int):
         super().__init__()
-        self.config = config
-        self.spectral = SpectralLoss(sample_rate, config.window_lengths, config.num_mels, config.power)
+        names = (*TERMS, "waveform", "si_sdr", "adversarial", "feature_matching")
+        weights = {name: getattr(config, name) for name in names}
+        if min(weights.values()) < 0:
+            raise ValueError(f"weights of losses must not be negative; got {weights}")
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        terms = tuple(name for name in TERMS if name in self.weights)
+        self.distances = {
+            name: distance
+            for name, distance in {"waveform": waveform_loss, "si_sdr": si_sdr_loss}.items()
+            if name in self.weights
+        }
+        if not terms and not self.distances:
+            raise ValueError("a reconstruction loss must have a positive weight; got none")
+        self.spectral = (
+            SpectralLoss(sample_rate, config.window_lengths, config.num_mels, config.power, terms) if terms else None
+        )
 
-    def forward(self, output: CodecOutput, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each loss by name before it was weighted.
+    def forward(self, estimate: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Each loss by name, not weighted.
 
         Args:
-            output: Of the codec.
-            target: The audio that it was given, [batch, 1, time].
+            estimate: What the decoder returned, [batch, 1, time].
+            target: What the encoder was given, likewise.
         """
-        spectral = self.spectral(output.waveform, target)
-        losses = {
-            "log_mel": spectral.log_mel,
-            "stft": spectral.stft,
-            "waveform": waveform_loss(output.waveform.float(), target),
-            **output.losses,
-        }
-        weighted = [getattr(self.config, name) * loss for name, loss in losses.items()]
-        return sum(weighted[1:], start=weighted[0]), losses
+        losses = {} if self.spectral is None else dict(self.spectral(estimate, target))
+        return losses | {name: distance(estimate, target) for name, distance in self.distances.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codec.discriminators import DiscriminatorConfig
 from codec.model.config import CodecConfig, ModelConfig, QuantizerConfig
 from codec.settings import settings_from
 
@@ -15,34 +16,49 @@ class DataConfig:
     """Where audio comes from.
 
     Attributes:
-        root: Folder that holds the splits, in the LibriSpeech layout.
-        train: Name of the split to train on.
-        valid: Name of the split to validate on.
+        root: Folder that the next two are relative to.
+        train: What to train on: a folder of audio, a LibriSpeech split among others, or a manifest (.tsv, .jsonl).
+        valid: What to validate on, likewise; if empty, clips are held out from the training data.
+        valid_clips: How many of them, or of those held out.
+        min_seconds: Shorter files are skipped.
+        sampling: How crops are drawn; a name in `codec.train.crops.SAMPLINGS`.
         crop_seconds: Length of a training example.
-        batch_size: Examples of a step, on all processes together.
+        batch_size: Examples of a step, of all processes and micro-batches together.
         gain_db: Range of the random gain, dB.
+        speed: Range of the random change of speed, by resampling; [1, 1] for none.
         workers: Processes that read audio, for each training process.
     """
 
     root: str = "LibriSpeech"
     train: str = "train-clean-100"
     valid: str = "dev-clean"
+    valid_clips: int = 24
+    min_seconds: float = 0.5
+    sampling: str = "speaker"
     crop_seconds: float = 1.0
     batch_size: int = 16
     gain_db: tuple[float, float] = (0.0, 0.0)
+    speed: tuple[float, float] = (1.0, 1.0)
     workers: int = 1
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimized. The first five are weights; see `codec.losses` for what they weigh.
+    """What is minimized. All but the last four are weights; see `codec.losses` for what they weigh.
 
     Attributes:
         log_mel: Of the log-mel distance.
-        stft: Of the complex-STFT distance.
+        stft: Of the compressed complex-STFT distance.
+        magnitude: Of the spectral convergence.
+        log_magnitude: Of the log-magnitude distance.
         waveform: Of the waveform distance.
+        si_sdr: Of the negative SI-SDR, dB.
+        adversarial: Of what the discriminators say; they are built where `discriminators.kinds` names some.
+        feature_matching: Of the distance of the discriminators' features.
         commitment: Of the commitment loss.
         codebook: Of the codebook loss, where codebooks learn by gradient.
+        balanced: Whether each of the first eight weights is that loss's share of the gradient at the decoder's output,
+            rather than a factor on the loss; see `codec.losses.Balancer`.
         window_lengths: Resolutions of the spectra, samples.
         num_mels: Mel bands of each resolution.
         power: Compression of the complex spectra.
@@ -50,9 +66,15 @@ class LossConfig:
 
     log_mel: float = 1.0
     stft: float = 1.0
+    magnitude: float = 0.0
+    log_magnitude: float = 0.0
     waveform: float = 1.0
+    si_sdr: float = 0.0
+    adversarial: float = 1.0
+    feature_matching: float = 2.0
     commitment: float = 0.25
     codebook: float = 1.0
+    balanced: bool = False
     window_lengths: tuple[int, ...] = (2048, 1024, 512, 256)
     num_mels: tuple[int, ...] = (80, 64, 40, 20)
     power: float = 0.3
@@ -78,28 +100,60 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class AdversarialConfig:
+    """How discriminators learn, and from when on the codec learns from them.
+
+    Attributes:
+        loss: A name in `codec.losses.ADVERSARIAL_LOSSES`.
+        start: Steps without discriminators before the first with them.
+        every: The discriminators learn in each step whose number is a multiple of this, on all ranks alike.
+        optimizer: Of the discriminators; its warm-up begins at `start`.
+    """
+
+    loss: str = "hinge"
+    start: int = 0
+    every: int = 1
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.5, 0.9), warmup_steps=0))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The course of a run.
 
     Attributes:
         steps: Optimizer steps.
         seed: Of weights, crops and everything else that is random.
-        mixed_precision: "bf16", "fp16" or "no".
-        averaging: Weight of the past in the moving average of the weights, which is what is validated and exported.
+        mixed_precision: "bf16", "fp16" (with a GPU), "no", or "auto": bfloat16 where the hardware has instructions for
+            it, else float32. The quantizer and the losses are in float32 all the same.
+        micro_batches: Parts that each process takes its share of a batch in, one after the other, to save memory
+            (gradient accumulation). What is learned does not depend on it.
+        averaging: Weight of the past in the moving average of the weights, which is what is validated and exported;
+            lower in the first steps.
         initial_examples: Crops that initialize the codebooks, on all processes together.
+        max_skipped: Steps in a row whose loss or gradient is not finite; one more ends the run.
+        keep: How many of the last checkpoints are kept, beside that of the best validation.
+        best: The score that tells the best, of the highest bitrate: "pesq_wb", "stoi", "si_sdr" or "mel_distance".
+        trackers: Names that Accelerate knows, such as "tensorboard" and "wandb".
         log_every: Steps between lines of the log.
         save_every: Steps between checkpoints.
         validate_every: Steps between validations.
+        example_clips: Validation clips that trackers get the decoded audio and spectrograms of.
     """
 
     steps: int = 10000
     seed: int = 0
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
+    micro_batches: int = 1
     averaging: float = 0.999
     initial_examples: int = 256
+    max_skipped: int = 20
+    keep: int = 2
+    best: str = "pesq_wb"
+    trackers: tuple[str, ...] = ("tensorboard",)
     log_every: int = 100
     save_every: int = 500
     validate_every: int = 2000
+    example_clips: int = 3
 
 
 @dataclass(frozen=True)
@@ -109,9 +163,11 @@ class Recipe:
     name: str
     model: ModelConfig = field(default_factory=ModelConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     @property
@@ -146,13 +202,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     for table, names in {
-        "data": ("crop_seconds", "batch_size"),
-        "run": ("steps", "initial_examples", "log_every", "save_every", "validate_every"),
+        "data": ("crop_seconds", "batch_size", "valid_clips"),
+        "adversarial": ("every",),
+        "run": ("steps", "initial_examples", "micro_batches", "keep", "log_every", "save_every", "validate_every"),
     }.items():
         for name in names:
             value = getattr(getattr(recipe, table), name)
             if value <= 0:
                 raise ValueError(f"{table}.{name} must be positive; got {value}")
+    scores = ("pesq_wb", "stoi", "si_sdr", "mel_distance")
+    if recipe.run.best not in scores:
+        raise ValueError(f"run.best must be one of {', '.join(scores)}; got {recipe.run.best!r}")
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

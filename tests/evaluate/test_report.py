@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.audio import read_audio, write_audio
+from codec.audio import AudioFileError, read_audio, write_audio
 from codec.bitstream import Header, Stream, write_stream
 from codec.evaluate import (
     ROW_HEADINGS,
@@ -99,6 +99,54 @@ def test_speeds_are_positive(report: Report) -> None:
 def test_other_processes_give_the_same_scores(report: Report, codec: Codec, clips: list[Path]) -> None:
     parallel = evaluate(codec, clips, [250], jobs=2)
     assert parallel.rows[0].scores == pytest.approx(report.rows[0].scores)
+
+
+def evaluate_on_ranks(rank, codec: Codec, clips: list[Path], unreadable: int | None) -> tuple[Report | str, int]:
+    """The report, or how it failed; and how many sums over ranks it took."""
+    rank.join()
+    clips = [path.with_suffix(".missing") if index == unreadable else path for index, path in enumerate(clips)]
+    try:
+        return evaluate(codec, clips, [750, 250], unquantized=True), rank.collectives
+    except (AudioFileError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}", rank.collectives
+
+
+def assert_same_but_for_speeds(first: Report, second: Report) -> None:
+    for row, other in zip(first.rows, second.rows, strict=True):
+        assert (row.num_quantizers, row.clips) == (other.num_quantizers, other.clips)
+        assert [row.bitrate, *row.scores] == pytest.approx([other.bitrate, *other.scores])
+    assert (first.perplexity, first.dead_share) == (second.perplexity, second.dead_share)
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_clips_and_give_the_report_of_one(
+    two_ranks, report: Report, codec: Codec, clips: list[Path]
+) -> None:
+    first, second = two_ranks(evaluate_on_ranks, codec, clips, None)
+    assert first == second
+    assert first[1] == 1
+    assert_same_but_for_speeds(first[0], report)
+
+
+@pytest.mark.slow
+def test_a_rank_without_clips_takes_part(two_ranks, codec: Codec, clips: list[Path]) -> None:
+    (first, _), (second, _) = two_ranks(evaluate_on_ranks, codec, clips[:1], None)
+    assert first == second
+    assert_same_but_for_speeds(first, evaluate(codec, clips[:1], [750, 250], unquantized=True))
+
+
+@pytest.mark.slow
+def test_no_rank_waits_for_one_that_failed(two_ranks, codec: Codec, clips: list[Path]) -> None:
+    (first, _), (second, _) = two_ranks(evaluate_on_ranks, codec, clips, 1)
+    assert second.startswith("AudioFileError: ")
+    assert first == f"RuntimeError: evaluation must succeed on every rank; on rank 1 it failed: {second}"
+
+
+@pytest.mark.slow
+def test_nothing_to_judge_is_nan_on_two_ranks_too(two_ranks, codec: Codec, clips: list[Path], tmp_path: Path) -> None:
+    write_audio(tmp_path / "silence.wav", torch.zeros(1, 16_000), 16_000)
+    (first, _), _ = two_ranks(evaluate_on_ranks, codec, [tmp_path / "silence.wav"] * 2, None)
+    assert all(map(math.isnan, first.rows[0].scores))
 
 
 def test_a_silent_clip_counts_for_the_bitrate_and_not_for_the_scores(

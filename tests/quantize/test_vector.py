@@ -760,7 +760,7 @@ def test_compiled_refuses_a_code_that_is_not_in_the_codebook(compiled, code: int
 
 
 def learn_on_ranks(rank, quantizer: VectorQuantize, batches: list[Tensor], masks: list[Tensor]) -> tuple:
-    """Learn from each batch, four examples at a time, two on each rank; the state, and the collectives of each batch."""
+    """Learn from each batch, four examples at a time, two on each rank; the state, and collectives of each batch."""
     rank.join()
     torch.manual_seed(rank.index)
     collectives = []

@@ -1,108 +1,153 @@
+"""Checkpoints: whole or not there, whatever happens while they are written."""
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
-from codec.train.checkpoint import list_checkpoints, load_latest_checkpoint, save_checkpoint
+from codec.train.checkpoint import (
+    differences,
+    list_checkpoints,
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    step_of,
+)
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.fixture
-def accelerator():
-    yield Accelerator(cpu=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture
-def model(accelerator):
-    return accelerator.prepare(torch.nn.Linear(2, 2))
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_the_last_two_checkpoints_are_kept(accelerator, model, tmp_path):
-    kept = []
-    for step in (5, 10, 15, 100):
-        save_checkpoint(accelerator, tmp_path, step)
-        kept.append(names(tmp_path))
-    assert kept == [
-        ["step-00000005"],
-        ["step-00000005", "step-00000010"],
-        ["step-00000010", "step-00000015"],
-        ["step-00000015", "step-00000100"],
-    ]
+# Writes checkpoints of 40 MB without end, each of which says its step all over.
+WRITER = """
+import sys, torch
+from pathlib import Path
+from codec.train.checkpoint import save_checkpoint
+for step in range(1, 10**6):
+    save_checkpoint(Path(sys.argv[1]), step, {"weights": torch.full((10**7,), float(step))}, keep=2)
+    print(step, flush=True)
+"""
 
 
-def test_the_newest_checkpoint_brings_back_weights_optimizer_and_random_numbers(accelerator, tmp_path):
-    model, optimizer = accelerator.prepare(
-        layer := torch.nn.Linear(2, 2), torch.optim.AdamW(layer.parameters(), lr=0.1)
-    )
-
-    def step():
-        accelerator.backward(model(torch.rand(3, 2)).square().sum())
-        optimizer.step()
-        optimizer.zero_grad()
-        return model.weight.detach().clone()
-
-    step()
-    save_checkpoint(accelerator, tmp_path, 1)
-    step()
-    save_checkpoint(accelerator, tmp_path, 2)
-    expected = [step(), step()]
-    assert load_latest_checkpoint(accelerator, tmp_path) == 2
-    assert all(torch.equal(step(), weight) for weight in expected)
+def save(folder: Path, step: int, **options) -> None:
+    save_checkpoint(folder, step, {"step": step}, **{"keep": 2, **options})
 
 
-def test_a_checkpoint_of_the_same_step_is_replaced(accelerator, model, tmp_path):
-    save_checkpoint(accelerator, tmp_path, 3)
-    model.weight.data.fill_(7)
-    save_checkpoint(accelerator, tmp_path, 3)
-    model.weight.data.fill_(0)
-    load_latest_checkpoint(accelerator, tmp_path)
-    assert (model.weight == 7).all()
+def steps(folder: Path) -> list[int]:
+    return [step_of(path) for path in list_checkpoints(folder)]
 
 
-def test_a_checkpoint_that_was_not_finished_is_never_taken_for_whole(accelerator, model, tmp_path, monkeypatch):
-    save_checkpoint(accelerator, tmp_path, 3)
-    model.weight.data.fill_(7)
-    save_state = accelerator.save_state
-
-    def killed(folder):
-        save_state(folder)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(accelerator, "save_state", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(accelerator, tmp_path, 6)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003"]
-    assert load_latest_checkpoint(accelerator, tmp_path) == 3
-    assert not (model.weight == 7).any()
-
-    monkeypatch.setattr(accelerator, "save_state", save_state)
-    save_checkpoint(accelerator, tmp_path, 6)
-    assert names(tmp_path) == ["step-00000003", "step-00000006"]
+def test_what_is_saved_is_what_is_loaded(tmp_path) -> None:
+    state = {
+        "weights": {"a": torch.randn(3, 4), "b": torch.tensor(True)},
+        "moments": [torch.randn(2).bfloat16(), 3, 0.1, "name", None],
+        "numbers": (1, 2),
+    }
+    save_checkpoint(tmp_path / "new", 7, state, keep=1)
+    loaded = load_checkpoint(tmp_path / "new" / "step-00000007.pt")
+    assert torch.equal(loaded["weights"]["a"], state["weights"]["a"])
+    assert loaded["weights"]["b"] == state["weights"]["b"]
+    assert torch.equal(loaded["moments"][0], state["moments"][0])
+    assert (loaded["moments"][1:], loaded["numbers"]) == (state["moments"][1:], state["numbers"])
 
 
-def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
-    for name in ("step-00000100", "step-00000020", "partial-00000200", "step-last", "step-00000300.old", "model"):
-        (tmp_path / name).mkdir()
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000020", "step-00000100"]
-    assert list_checkpoints(tmp_path / "none") == []
+def test_the_last_ones_and_the_best_are_kept(tmp_path) -> None:
+    for step in range(2, 14, 2):
+        save(tmp_path, step, keep=3, best=4)
+    assert steps(tmp_path) == [4, 8, 10, 12]
+    save(tmp_path, 14, keep=1, best=14)
+    assert steps(tmp_path) == [14]
 
 
-def test_there_must_be_a_checkpoint_to_go_on_from(accelerator, tmp_path):
-    (tmp_path / "partial-00000200").mkdir()
-    with pytest.raises(ValueError, match="must hold a checkpoint to resume from; found none"):
-        load_latest_checkpoint(accelerator, tmp_path)
+def test_what_is_no_checkpoint_is_not_listed(tmp_path) -> None:
+    save(tmp_path, 3)
+    for name in ("step-00000004.pt.part", ".step-00000005.pt.partial", "step-6.pt", "other.pt"):
+        (tmp_path / name).write_bytes(b"")
+    assert steps(tmp_path) == [3]
+    assert steps(tmp_path / "none") == []
 
 
-def test_a_checkpoint_of_another_model_is_refused_on_one_line(accelerator, model, tmp_path):
-    save_checkpoint(accelerator, tmp_path, 3)
-    accelerator.free_memory()
-    accelerator.prepare(torch.nn.Linear(2, 3))
-    with pytest.raises(
-        ValueError, match=r"step-00000003 must hold the state of the recipe's model; .*size mismatch"
-    ) as error:
-        load_latest_checkpoint(accelerator, tmp_path)
-    assert "\n" not in str(error.value)
+def test_opening_a_file_runs_none_of_its_code(tmp_path) -> None:
+    path = tmp_path / "step-00000001.pt"
+    torch.save({"step": Trap(tmp_path / "trapped")}, path)
+    with pytest.raises(ValueError, match=r"step-00000001.pt must be a checkpoint of a run; it holds other things$"):
+        load_checkpoint(path)
+    assert not (tmp_path / "trapped").exists()
+
+
+class Trap:
+    """What a pickle would make a file by when it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a checkpoint at all", None])
+def test_a_damaged_file_is_named(tmp_path, content: bytes | None) -> None:
+    save(tmp_path, 1)
+    (path,) = list_checkpoints(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ValueError, match=r"step-00000001.pt must be a checkpoint of a run; "):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path) -> None:
+    save(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # The nearest to a full disk that needs no rights: writing fails after 100 kB.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(OSError, match=r"step-00000002.pt cannot be written; "):
+            save_checkpoint(tmp_path, 2, {"weights": torch.zeros(10**6)}, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+    assert load_checkpoint(tmp_path / "step-00000001.pt") == {"step": 1}
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_leaves_whole_checkpoints_alone(tmp_path) -> None:
+    chance = random.Random(0)
+    for _ in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        finished = int(writer.stdout.readline())
+        time.sleep(chance.uniform(0, 0.3))
+        writer.kill()
+        finished = max([finished, *map(int, writer.communicate()[0].split())])
+        assert 1 <= len(steps(tmp_path)) <= 3
+        assert steps(tmp_path)[-1] >= finished
+        for path in list_checkpoints(tmp_path):
+            assert (load_checkpoint(path)["weights"] == step_of(path)).all()
+        for path in list_checkpoints(tmp_path):
+            path.unlink()
+    save(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+
+
+def test_restored_generators_go_on_as_they_would_have(tmp_path) -> None:
+    def draw() -> list[float]:
+        return [random.random(), random.gauss(), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+    draw()
+    save_checkpoint(tmp_path, 1, random_states(), keep=1)
+    expected = draw()
+    restore_random_states(load_checkpoint(tmp_path / "step-00000001.pt"))
+    assert draw() == expected
+
+
+def test_differences_name_the_settings() -> None:
+    before = {"name": "a", "run": {"steps": 6, "seed": 0}, "loss": {"windows": (512, 256), "old": 1}}
+    now = {"name": "a", "run": {"steps": 8, "seed": 0}, "loss": {"windows": [512, 256], "new": 2}}
+    assert differences(before, now) == ["run.steps: 6, now 8", "loss.old: 1, now None", "loss.new: None, now 2"]
+    assert differences(before, before) == []

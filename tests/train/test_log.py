@@ -33,7 +33,7 @@ def read_window(steps):
 def assert_is_summary_of(values, steps):
     """By plain sums over lists."""
     uses = ["perplexity", "entropy", "dead_share", "bits_per_frame"]
-    assert list(values) == ["loss", "stft", *uses, "audio_seconds_per_second"]
+    assert list(values) == ["loss", "stft", *uses, "audio_seconds_per_second", "data_share"]
     for name in ("loss", "stft"):
         assert values[name] == pytest.approx(sum(losses[name].item() for losses, _, _ in steps) / len(steps))
     for stage in range(3):
@@ -73,6 +73,29 @@ def test_speed_is_audio_by_the_clock(monkeypatch):
     assert window.read()["audio_seconds_per_second"] == pytest.approx(1 / 1)
 
 
+def test_time_spent_on_waiting_for_data_is_a_share_of_the_clock(monkeypatch):
+    now = iter([10.0, 18.0, 18.0, 20.0, 20.0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    window = Window(SIZES)
+    for step in make_steps(4):
+        window.add(*step, data_seconds=0.5)
+    assert window.read()["data_share"] == pytest.approx(4 * 0.5 / 8)
+    window.add(*make_steps(1)[0])
+    assert window.read()["data_share"] == 0.0
+
+
+def test_a_loss_is_averaged_over_the_steps_in_which_it_occurred():
+    window = Window(SIZES)
+    codes = torch.zeros(1, 3, 1, dtype=torch.int64)
+    for losses in ({"mel": 1.0}, {"mel": 2.0, "adversarial": 5.0}, {}, {"mel": 6.0, "adversarial": math.nan}):
+        window.add({name: torch.tensor(loss) for name, loss in losses.items()}, codes, 1.0)
+    values = window.read()
+    assert values["mel"] == 3.0
+    assert math.isnan(values["adversarial"])
+    window.add({}, codes, 1.0)
+    assert not {"mel", "adversarial"} & window.read().keys()
+
+
 def test_a_window_keeps_no_graph():
     weight = torch.ones((), requires_grad=True)
     window = Window(SIZES)
@@ -87,14 +110,37 @@ def test_an_empty_window_cannot_be_read():
 
 def read_own_share(rank):
     rank.join()
-    return read_window(make_steps(3, batch_size=1 + rank.index, seed=rank.index))
+    values = read_window(make_steps(3, batch_size=1 + rank.index, seed=rank.index))
+    return values, rank.collectives
 
 
 @pytest.mark.slow
 def test_two_ranks_tell_what_all_of_them_did(two_ranks):
-    first, second = two_ranks(read_own_share)
-    assert {**first, "audio_seconds_per_second": 0} == {**second, "audio_seconds_per_second": 0}
+    (first, collectives), second = two_ranks(read_own_share)
+    assert (first, collectives) == second
+    assert collectives == 2
     assert_is_summary_of(first, make_steps(3, 1, seed=0) + make_steps(3, 2, seed=1))
+
+
+def read_at_own_pace(rank):
+    """Rank 0 waits for data all the time, rank 1 never does; both saw a loss in the second step only."""
+    rank.join()
+    codes = torch.zeros(1, 3, 1, dtype=torch.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.time, "monotonic", iter([0.0, 8.0, 8.0]).__next__)
+        window = Window(SIZES)
+        for losses in ({}, {"adversarial": torch.tensor(1.0 + rank.index)}):
+            window.add(losses, codes, 1.0 + rank.index, data_seconds=4.0 * (1 - rank.index))
+        return window.read()
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_clock_and_what_occurs_now_and_then(two_ranks):
+    first, second = two_ranks(read_at_own_pace)
+    assert first == second
+    assert first["adversarial"] == 1.5
+    assert first["data_share"] == 0.5
+    assert first["audio_seconds_per_second"] == (2 + 4) / 8
 
 
 def test_a_line_of_the_log_is_json(tmp_path):

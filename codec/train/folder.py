@@ -1,0 +1,82 @@
+"""The folder of a run: who may write there, and what stands where."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from codec.train.checkpoint import list_checkpoints
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in the folder of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what a resumed run needs."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """Losses and use of the codes, JSON lines."""
+        return self.path / "log.jsonl"
+
+    @property
+    def valid_log(self) -> Path:
+        """Scores of the validation clips, JSON lines."""
+        return self.path / "valid.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The averaged weights as of the last validation."""
+        return self.path / "model"
+
+    @property
+    def best_model(self) -> Path:
+        """The averaged weights of the best validation."""
+        return self.path / "best_model"
+
+    def check(self, resume: bool) -> None:
+        """Refuse to write over another run, or to go on with none.
+
+        Raises:
+            ValueError: The folder holds a run that is not to be resumed, or none that could be.
+        """
+        begun = bool(list_checkpoints(self.checkpoints)) or self.log.exists()
+        if begun and not resume:
+            raise ValueError(f"{self.path} holds a run; pass --resume to go on with it, or another --output")
+        if resume and not begun:
+            raise ValueError(f"{self.checkpoints} must hold a checkpoint to resume from; found none")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder, and keep other runs out of it for as long; the system lets go when the process ends.
+
+        Raises:
+            ValueError: Another run is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{self.path} is in use by another run; wait for it, or pass another --output") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_facts(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Write a JSON file for people and for `codec report`."""
+        (self.path / name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
