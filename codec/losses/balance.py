@@ -17,7 +17,7 @@ the weights' gradients over ranks and micro-batches takes the M off again. For t
 optimizer step. Its norms are summed up, and move the averages once, at its end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -30,7 +30,8 @@ class Balancer(nn.Module):
     """Scales the gradients of several losses to fixed shares, and adds them up.
 
     In each optimizer step, `combine` is called for every micro-batch, then `update` once; or `discard`, if the step is
-    skipped. Every rank must make the same calls, with the same losses.
+    skipped. Every rank must make the same calls, with the same losses. Where a loss has no average yet, the norm of the
+    first micro-batch stands in, unless all of them are rehearsed: `rehearse` for each, then `settle`, then the step.
 
     Args:
         weights: Share of each loss, not negative. A loss of weight 0 is left out.
@@ -104,6 +105,24 @@ class Balancer(nn.Module):
         scaled = [factor * gradients[name].float() for factor, name in zip(factors, names, strict=True)]
         return sum(scaled[1:], start=scaled[0]).type_as(gradients[names[0]])
 
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Whether one of these losses has no average yet."""
+        known = self.norms
+        return any(name not in known for name in names if self.weights[name] > 0)
+
+    @torch.no_grad()
+    def rehearse(self, gradients: Mapping[str, Tensor]) -> None:
+        """Take note of norms ahead of a step; arguments as in `combine`."""
+        names = [name for name in self.weights if name in gradients]
+        self._observe(gradients, names, [list(self.weights).index(name) for name in names])
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let norms that were rehearsed, on all ranks, stand in for averages that are not there, until `update`."""
+        (pending,) = sum_over_ranks(self.pending)
+        self.provisional.copy_(pending[0] / pending[1].clamp_min(1))
+        self.pending.zero_()
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages by the norms since the last update, in one collective; at the end of an optimizer step.
@@ -133,6 +152,12 @@ class Balancer(nn.Module):
         if not names:
             raise ValueError(f"gradients must hold a loss of positive weight; got {list(gradients)}")
         return names
+
+    def _observe(self, gradients: Mapping[str, Tensor], names: Sequence[str], indices: Sequence[int]) -> Tensor:
+        observed = torch.zeros_like(self.pending)
+        observed[:, indices] = _observe([gradients[name] for name in names])
+        self.pending += observed
+        return observed
 
     def _norms_in_use(self, observed: Tensor) -> Tensor:
         """Averages of the norms as of before this step, [losses]; provisional ones where there is no average."""

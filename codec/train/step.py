@@ -24,7 +24,10 @@ from codec.train.recipe import Recipe
 from codec.train.schedule import geometric
 from codec.train.trainee import Trainee
 
+ParameterList = tuple[Tensor, ...] | list[Tensor]
+
 QUANTIZER_LOSSES = ("commitment", "codebook")
+ADVERSARIAL = ("adversarial", "feature_matching")
 
 
 class DivergedError(Exception):
@@ -108,6 +111,7 @@ class Trainer:
         """
         self._schedule(step)
         judged, learning = self._judges_at(step)
+        self._rehearse(waveforms, judged)
         sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._accelerator.device))
         codes = []
         for index, waveform in enumerate(waveforms, start=1):
@@ -194,11 +198,7 @@ class Trainer:
         """Add the gradients of a micro-batch, times its share of the batch, to those of the parameters."""
         output = self._generator.prepared(waveform)
         estimate = output.waveform.detach().requires_grad_()
-        losses = self._objective(estimate, waveform)
-        discriminator_loss = None
-        if judged:
-            discriminator_loss, adversarial = self._judge(estimate, waveform, learning)
-            losses |= adversarial
+        losses, discriminator_loss = self._losses_at(estimate, waveform, judged, learning)
         gradient = self._gradient_at(estimate, losses)
         weighted = sum(getattr(self.recipe.loss, name) * loss for name, loss in self._of_quantizer(output.losses))
         # Its gradient at the output is `gradient`: one backward pass for the losses there and those of the quantizer.
@@ -207,10 +207,33 @@ class Trainer:
         values = {"loss": total, **losses, **output.losses}
         if discriminator_loss is not None:
             values["discriminator"] = discriminator_loss
-            if learning:
+            if self._judges is not None and learning:
                 # Not of the estimate, whose gradient is taken above.
-                self._accelerator.backward(share * discriminator_loss, inputs=self._judges_parameters())
+                self._accelerator.backward(share * discriminator_loss, inputs=self._judges.parameters)
         return {name: value.detach() for name, value in values.items()}, output.codes
+
+    def _losses_at(
+        self, estimate: Tensor, target: Tensor, judged: bool, learning: bool
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """All losses that are functions of the decoder's output, and what the discriminators minimize."""
+        losses = self._objective(estimate, target)
+        if not judged:
+            return losses, None
+        discriminator_loss, adversarial = self._judge(estimate, target, learning)
+        return losses | adversarial, discriminator_loss
+
+    def _rehearse(self, waveforms: Sequence[Tensor], judged: bool) -> None:
+        """Where losses have no average norm yet, let the balancer have that of all micro-batches before the first."""
+        names = [name for name in self._objective.weights if judged or name not in ADVERSARIAL]
+        if self._balancer is None or len(waveforms) == 1 or not self._balancer.lacks(names):
+            return
+        for waveform in waveforms:
+            # Not the prepared one, which would wait for a backward pass.
+            estimate = self.codec(waveform).waveform.detach().requires_grad_()
+            losses, _ = self._losses_at(estimate, waveform, judged, learning=False)
+            self._balancer.rehearse({name: self._differentiate(loss, estimate) for name, loss in losses.items()})
+        self._balancer.settle()
+        self.codec.quantizer.discard_update()
 
     def _judge(self, estimate: Tensor, target: Tensor, learning: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminators' loss, and what they let the codec learn from: one pass of them serves both."""
@@ -270,14 +293,10 @@ class Trainer:
             )
 
     @torch.no_grad()
-    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def _average(self, averaged: ParameterList, current: ParameterList, count: Tensor | int) -> None:
         """Move averaged weights on; in the first steps faster, lest the initial weights stay in for long."""
         decay = min(self.recipe.run.averaging, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _of_quantizer(self, losses: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         return [(name, losses[name]) for name in QUANTIZER_LOSSES if name in losses]
-
-    def _judges_parameters(self) -> list[Tensor]:
-        assert self._judges is not None
-        return self._judges.parameters

@@ -47,6 +47,21 @@ def test_the_gradient_is_that_of_the_formula_with_averages_of_the_steps_before()
         torch.testing.assert_close(combined, expected)
 
 
+def test_micro_batches_that_are_rehearsed_have_the_first_gradient_of_the_whole_batch() -> None:
+    batch = orthogonal(batch=8)
+    parts = [{name: 4 * gradient[start : start + 2] for name, gradient in batch.items()} for start in range(0, 8, 2)]
+    whole, rehearsed, unprepared = Balancer(WEIGHTS), Balancer(WEIGHTS), Balancer(WEIGHTS)
+    assert rehearsed.lacks(WEIGHTS)
+    for part in parts:
+        rehearsed.rehearse(part)
+    rehearsed.settle()
+    (expected,) = take_step(whole, batch)
+    torch.testing.assert_close(torch.cat(take_step(rehearsed, *parts)) / 4, expected)
+    assert not torch.allclose(torch.cat(take_step(unprepared, *parts)) / 4, expected)
+    assert not rehearsed.lacks(WEIGHTS)
+    assert rehearsed.norms == pytest.approx(whole.norms)
+
+
 @pytest.mark.parametrize("factor", [1.0, 1000.0, 1e-6])
 def test_each_losss_share_of_the_gradient_is_its_weights_whatever_its_scale(factor: float) -> None:
     balancer = Balancer(WEIGHTS)

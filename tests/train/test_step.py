@@ -93,10 +93,12 @@ def test_the_gradient_is_that_of_the_weighted_sum(accelerator, batches) -> None:
         torch.testing.assert_close(values[name], loss.detach(), msg=name)
 
 
-def test_a_batch_in_parts_is_learned_from_as_the_whole(accelerator, batches) -> None:
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_batch_in_parts_is_learned_from_as_the_whole(accelerator, batches, balanced: bool) -> None:
     # Slowly: Adam takes steps of one size whatever the size of a gradient, rounding errors too.
     slow = replace(OPTIMIZER, learning_rate=1e-5)
-    recipe = replace(JUDGED, optimizer=slow, adversarial=replace(JUDGED.adversarial, optimizer=slow))
+    recipe = replace(BALANCED if balanced else JUDGED, optimizer=slow)
+    recipe = replace(recipe, adversarial=replace(recipe.adversarial, optimizer=slow))
     whole, parts = (begin(accelerator, recipe, batches[0]) for _ in range(2))
     for expected, outcome in zip(take(whole, batches[1:]), take(parts, batches[1:], parts=4), strict=True):
         torch.testing.assert_close(outcome.values, expected.values, atol=1e-4, rtol=1e-4)
