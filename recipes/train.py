@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from codec.audio import read_audio, resample
+from codec.audio import AudioFileError, read_audio, resample
 from codec.distributed import gather_objects
 from codec.evaluate import Report, evaluate
 from codec.evaluate.history import read_lines
@@ -120,17 +120,37 @@ class Run:
     def find_audio(self) -> tuple[list[Clip], list[Clip]]:
         """Clips to train on, and clips to validate on."""
         data = self.recipe.data
-        corpora = [find_clips(Path(data.root) / data.train, data.min_seconds)]
-        if data.valid:
-            corpora.append(find_clips(Path(data.root) / data.valid, data.min_seconds))
-        for corpus in corpora:
-            for path, reason in corpus.skipped.items():
-                self.console.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        clips = self.list_clips(data.train)
         if data.valid:
             # Of a large split, clips from one end to the other.
-            valid = corpora[1].clips
-            return corpora[0].clips, valid[:: max(1, len(valid) // data.valid_clips)][: data.valid_clips]
-        return hold_out(corpora[0].clips, data.valid_clips, self.recipe.run.seed)
+            valid = self.list_clips(data.valid)
+            valid = valid[:: max(1, len(valid) // data.valid_clips)][: data.valid_clips]
+        else:
+            clips, valid = hold_out(clips, data.valid_clips, self.recipe.run.seed)
+        readable = [clip for clip in valid if self.is_readable(clip)]
+        if not readable:
+            raise ValueError(f"validation clips must be readable; got none of {len(valid)}, the first {valid[0].path}")
+        return clips, readable
+
+    def list_clips(self, source: str) -> list[Clip]:
+        """The clips of a folder or manifest below the root; says which files are left out."""
+        corpus = find_clips(Path(self.recipe.data.root) / source, self.recipe.data.min_seconds)
+        for path, reason in corpus.skipped.items():
+            self.name_skipped(f"{path}: {reason}")
+        return corpus.clips
+
+    def is_readable(self, clip: Clip) -> bool:
+        """Whether a validation clip can be read to its end; each is read in full at every validation."""
+        try:
+            read_audio(clip.path)
+        except AudioFileError as error:
+            self.name_skipped(str(error))
+            return False
+        return True
+
+    def name_skipped(self, line: str) -> None:
+        """Tell of a file that is left out."""
+        self.console.print(f"skipped {line}", markup=False, highlight=False, soft_wrap=True)
 
     def draw_crops(self, seed: int) -> Crops:
         data = self.recipe.data

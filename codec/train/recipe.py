@@ -113,7 +113,7 @@ class AdversarialConfig:
     loss: str = "hinge"
     start: int = 0
     every: int = 1
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.5, 0.9), warmup_steps=0))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
+from codec.evaluate import si_sdr
 from codec.model import Codec
 from codec.train.checkpoint import list_checkpoints, load_checkpoint, step_of
 from codec.train.recipe import load_recipe
@@ -97,7 +98,9 @@ def start(recipe, librispeech) -> Iterator[Start]:
     """Start a run: `start(output, *arguments)`; settings as keywords, `steps=3` for `run.steps`."""
     processes = []
 
-    def start(output, *arguments, program=("recipes/train.py",), data=librispeech, environment=(), **settings):
+    def start(
+        output, *arguments, program=("recipes/train.py",), recipe=recipe, data=librispeech, environment=(), **settings
+    ):
         replaced = [word for name, value in settings.items() for word in ("--set", f"run.{name} = {json.dumps(value)}")]
         command = [sys.executable, *program, recipe, "--data", data, "--output", output, *arguments, *replaced]
         process = subprocess.Popen(
@@ -299,10 +302,12 @@ def test_files_that_cannot_be_read_are_named_once_and_counted(start, librispeech
     # Its header is whole, so that only reading finds out.
     whole = (clip := next(folder.glob("*-0000.flac"))).read_bytes()
     clip.write_bytes(whole[: len(whole) // 3])
+    next((data / "dev-clean").glob("*/*/*.flac")).with_name("b.flac").write_bytes(whole[: len(whole) // 3])
     process = start(tmp_path / "run", data=data, steps=12, save_every=12, validate_every=12)
     stdout, stderr = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, stderr
     assert "broken.flac: not readable as audio" in stdout
+    assert "b.flac: not readable as audio" in stdout
     assert "short.wav: lasts 0.0625 s, less than 0.5 s" in stdout
     assert stderr.count(f"skipped {clip}: ") == 1
     assert read_lines(tmp_path / "run/log.jsonl")[-1]["skipped_files"] == 1
@@ -346,6 +351,38 @@ def test_a_second_run_into_the_same_folder_is_refused_on_one_line(finished, star
     assert process.returncode == 1
     assert stderr == f"error: {finished} holds a run; pass --resume to go on with it, or another --output\n"
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_model_is_refused_by_the_settings_that_differ(finished, start):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    process = start(finished, "--resume", "--set", "model.dim = 24")
+    _, stderr = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    (checkpoint,) = list_checkpoints(finished / "checkpoints")[-1:]
+    assert (
+        stderr == f"error: {checkpoint} must be of the recipe's model; the recipe is another: model.dim: 16, now 24\n"
+    )
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_the_tiny_recipe_makes_a_model_that_encodes_and_decodes(start, clips, tmp_path):
+    finish(start(tmp_path / "run", recipe=ROOT / "recipes/librispeech/tiny.toml"))
+    log = read_lines(tmp_path / "run/log.jsonl")
+    assert log[-1]["step"] == load_recipe(ROOT / "recipes/librispeech/tiny.toml").run.steps
+    # It learns: waveforms first.
+    assert log[-1]["waveform"] < 0.9 * log[0]["waveform"]
+    assert min(log[-1]["perplexity"]) > 4
+
+    codec = [sys.executable, "-m", "codec.cli.main"]
+    codes, decoded = tmp_path / "speech.rvq", tmp_path / "decoded.wav"
+    subprocess.run([*codec, "encode", clips[0], "-o", codes, "--model", tmp_path / "run/model"], cwd=ROOT, check=True)
+    subprocess.run([*codec, "decode", codes, "-o", decoded, "--model", tmp_path / "run/model"], cwd=ROOT, check=True)
+    original, _ = soundfile.read(clips[0])
+    samples, rate = soundfile.read(decoded)
+    assert (rate, samples.shape) == (16_000, original.shape)
+    assert si_sdr(original, samples) > 0
 
 
 class TestErrors:
