@@ -82,8 +82,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure speed and memory.")
-    parser.add_argument("what", choices=["quantize"], help="quantize: one stack, trained and in eval mode")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench quantize", description="Measure one stack, trained and in eval mode."
+    )
     parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (default: 9)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: all cores")
     parser.add_argument(
