@@ -7,19 +7,29 @@ from dataclasses import dataclass, field
 class ModelConfig:
     """Encoder and decoder.
 
+    The settings of a family stand at its name: another family does not read them, and refuses those that were changed.
+
     Attributes:
         family: Which networks; see `codec.model.build.FAMILIES`.
         sample_rate: Hz.
         hop_length: Samples of a code frame.
-        transform_hop: Samples of a frame inside the networks; divides `hop_length`.
-        look_ahead: Samples after the end of a code frame that its codes depend on; a multiple of `transform_hop`, and
-            at least that, since transform frames overlap.
-        dim: Channels of encoder and decoder.
-        encoder_depth: Blocks of the encoder.
-        decoder_depth: Blocks of the decoder.
-        expansion: Channels inside a block, as a multiple of `dim`.
-        kernel_size: Frames that a block's convolution sees.
+        transform_hop: `convnext`: samples of a frame inside the networks; divides `hop_length`.
+        look_ahead: Samples after the end of a code frame that its codes depend on. `convnext`: a multiple of
+            `transform_hop`, and at least that, since transform frames overlap. `seanet`: any number, 0 too.
+        dim: `convnext`: channels of encoder and decoder. `seanet`: channels at the sample rate (EnCodec has 32), twice
+            as many after each ratio.
+        encoder_depth: `convnext`: blocks of the encoder.
+        decoder_depth: `convnext`: blocks of the decoder.
+        expansion: `convnext`: channels inside a block, as a multiple of `dim`.
+        kernel_size: `convnext`: frames that a block's convolution sees. `seanet`: frames that the first and the last
+            convolution of encoder and decoder see.
         latent_dim: Channels of the latents, which are quantized.
+        ratios: `seanet`: strides in the order of the decoder; the encoder has them in reverse. Their product is
+            `hop_length`.
+        residual_units: `seanet`: units at each rate, with dilations 1, 2, 4 and so on.
+        lstm_layers: `seanet`: of the LSTM at the frame rate, in encoder and decoder each. Without it, at 0, codes
+            depend on a bounded past.
+        activation: `seanet`: name in `ACTIVATIONS`.
     """
 
     family: str = "convnext"
@@ -33,6 +43,10 @@ class ModelConfig:
     expansion: int = 3
     kernel_size: int = 7
     latent_dim: int = 128
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    residual_units: int = 1
+    lstm_layers: int = 2
+    activation: str = "elu"
 
 
 @dataclass(frozen=True)

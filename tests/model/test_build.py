@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from codec.quantize.update import UPDATES
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_has_the_shapes_of_the_interface(config, family):
-    codec = build_codec(replace(config, model=replace(config.model, family=family)))
+def test_each_family_has_the_shapes_of_the_interface(configs, family):
+    codec = build_codec(configs[family])
     latents = codec.encoder(torch.randn(2, 1, 5 * 32 + 48))
     assert latents.shape == (2, 32, 5)
     assert codec.decoder(latents).shape == (2, 1, 5 * 32)
@@ -87,12 +87,42 @@ def test_the_same_seed_gives_the_same_weights(config):
         ({"latent_dim": 0}, "latent_dim must be positive; got 0"),
         ({"kernel_size": 0}, "kernel_size must be positive; got 0"),
         ({"encoder_depth": -1}, "depths must not be negative; got -1, 1"),
-        ({"family": "convnxt"}, "family must be one of convnext; got 'convnxt'; did you mean 'convnext'"),
+        ({"family": "convnxt"}, "family must be one of convnext, seanet; got 'convnxt'; did you mean 'convnext'"),
+        ({"lstm_layers": 0}, r"lstm_layers must be left at 2, .* convnext does not read it \(seanet does\); got 0"),
+        ({"ratios": (4, 8)}, r"ratios must be left at \(8, 5, 4, 2\), .* convnext does not .*; got \(4, 8\)"),
+        ({"activation": "snake"}, "activation must be left at 'elu', .* convnext does not .*; got 'snake'"),
     ],
 )
-def test_a_network_that_cannot_be_is_refused(config, settings, message):
+def test_a_convnext_that_cannot_be_is_refused(configs, settings, message):
     with pytest.raises(ValueError, match=message):
-        build_codec(replace(config, model=replace(config.model, **settings)))
+        build_codec(replace(configs["convnext"], model=replace(configs["convnext"].model, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hop_length": 40}, r"hop_length must be the product of ratios \(2, 4, 4\); got 40"),
+        ({"ratios": (2, 4)}, r"hop_length must be the product of ratios \(2, 4\); got 32"),
+        ({"ratios": ()}, r"hop_length must be the product of ratios \(\); got 32"),
+        ({"ratios": (-4, -8)}, r"ratios must be positive; got \(-4, -8\)"),
+        ({"ratios": (0, 32)}, r"ratios must be positive; got \(0, 32\)"),
+        ({"look_ahead": -1}, "look_ahead must not be negative; got -1"),
+        ({"residual_units": -1}, "residual_units must not be negative; got -1"),
+        ({"lstm_layers": -1}, "lstm_layers must not be negative; got -1"),
+        ({"dim": 0}, "dim must be positive; got 0"),
+        ({"activation": "snek"}, "activation must be one of elu, snake; got 'snek'; did you mean 'snake'"),
+        ({"transform_hop": 16}, r"transform_hop must be left at 160, .* seanet does not .* \(convnext does\); got 16"),
+    ],
+)
+def test_a_seanet_that_cannot_be_is_refused(configs, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_codec(replace(configs["seanet"], model=replace(configs["seanet"].model, **settings)))
+
+
+def test_every_setting_of_a_family_is_one_and_belongs_to_no_other():
+    settings = [name for family in FAMILIES.values() for name in family.settings]
+    assert len(settings) == len(set(settings))
+    assert set(settings) < asdict(ModelConfig()).keys()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,18 @@ import torch.nn.functional as F
 
 from codec.layers import MDCT, ConvNeXtBlock
 from codec.model import CodecConfig, ModelConfig, QuantizerConfig, build_codec
+from codec.model.build import FAMILIES
 
 HOP, LOOK_AHEAD = 32, 48
-# Transform frames that the encoder's blocks look back: (kernel_size - 1) * encoder_depth, of 16 samples each.
+# Transform frames that the blocks of the `convnext` encoder look back: (kernel_size - 1) * encoder_depth, of 16 samples
+# each. The LSTM of `seanet` looks back to the start.
 PAST = (3 - 1) * 2 * 16
+of_bounded_past = pytest.mark.parametrize("config", ["convnext"], indirect=True)
+
+
+@pytest.fixture(params=FAMILIES)
+def config(request, configs):
+    return configs[request.param]
 
 
 @pytest.fixture
@@ -89,6 +97,7 @@ def test_the_last_sample_of_the_look_ahead_touches_the_frame_and_none_before(cod
     assert min(changed_frames(codec.encode_latents(waveform), codec.encode_latents(changed))) == frame
 
 
+@of_bounded_past
 @pytest.mark.parametrize(("offset", "touched"), [(0, True), (-1, False)])
 def test_a_frame_depends_on_a_bounded_past(codec, waveform, offset, touched):
     frame = 50
@@ -106,6 +115,7 @@ def test_silence_after_the_end_changes_no_code(codec, waveform):
         assert torch.equal(codec.encode(F.pad(waveform, (0, silence)))[..., :100], codes)
 
 
+@of_bounded_past
 def test_codes_of_a_part_with_its_past_and_look_ahead_are_those_of_the_whole(codec, waveform):
     codes = codec.encode(waveform)
     first, last = 40, 60

@@ -10,7 +10,7 @@ from codec.settings import settings_from
 def test_settings_survive_json():
     config = CodecConfig(
         name="other",
-        model=ModelConfig(sample_rate=24_000, dim=8),
+        model=ModelConfig(family="seanet", sample_rate=24_000, dim=8, ratios=(8, 5, 2, 4)),
         quantizer=QuantizerConfig(codebook_dim=4, update="gradient", decay=0.5),
     )
     assert settings_from(json.loads(json.dumps(asdict(config))), CodecConfig) == config
