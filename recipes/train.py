@@ -4,6 +4,9 @@ accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data 
 """
 
 import argparse
+import hashlib
+import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +39,8 @@ from codec.train.checkpoint import (
 )
 from codec.train.clip import Clip, hold_out
 from codec.train.corpus import find_clips
-from codec.train.crops import Crops
-from codec.train.folder import RunFolder
+from codec.train.crops import Crops, NoAudioError
+from codec.train.folder import FACTS, RECIPE, RunFolder
 from codec.train.launch import start_missing_processes
 from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
@@ -46,21 +49,29 @@ from codec.train.recipe import Recipe, load_recipe
 from codec.train.step import DivergedError, Trainer
 from codec.train.track import Tracks
 
+# What a checkpoint cannot be loaded without: its weights mean nothing to another.
+ARCHITECTURE = (
+    "model.",
+    "discriminators.",
+    *(f"quantizer.{name}:" for name in ("num_quantizers", "codebook_size", "codebook_dim", "distance", "update")),
+)
+NO_VALIDATION: dict[str, Any] = {"step": 0, "name": "", "score": math.nan}
+
 
 def main() -> None:
     start_missing_processes()
     arguments = parse_arguments()
     with ExitStack() as claim:
-        with one_line(ValueError, OSError, ImportError):
+        with one_line(ValueError, OSError, ImportError, AudioFileError, NoAudioError):
             recipe = load_recipe(arguments.recipe, arguments.set)
             folder = RunFolder(arguments.output or Path("runs") / recipe.name)
             folder.check(arguments.resume)
             run = Run(recipe, folder, start_accelerator(recipe, folder))
             if run.main:
-                claim.enter_context(folder.claimed())
+                claim.enter_context(folder.claimed(arguments.resume))
             run.begin()
         # From here on an error is a bug, and keeps its traceback, but for these.
-        with one_line(DivergedError, OSError):
+        with one_line(DivergedError, OSError, AudioFileError, NoAudioError):
             run.train()
             run.end()
 
@@ -105,8 +116,9 @@ class Run:
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
         self.main = accelerator.is_main_process
         self.console = Console(quiet=not self.main)
-        for size, parts in ((recipe.data.batch_size, recipe.run.micro_batches), (recipe.run.initial_examples, 1)):
-            share_size(size, parts, accelerator.num_processes)
+        share_size(recipe.data.batch_size, recipe.run.micro_batches, accelerator.num_processes, "data.batch_size")
+        share_size(recipe.run.initial_examples, 1, accelerator.num_processes, "run.initial_examples")
+        self.skipped_clips = 0
         self.clips, self.valid = self.find_audio()
         self.crops = self.draw_crops(recipe.run.seed)
         # Weights are equal on all ranks; what each draws afterwards is its own.
@@ -115,7 +127,9 @@ class Run:
         set_seed(recipe.run.seed, device_specific=True)
         self.step = 0
         self.skipped_files = SkipList()
-        self.best: dict[str, float] = {}
+        self.newly_skipped: list[tuple[str, str]] = []
+        self.best = NO_VALIDATION
+        self.tracking = bool(recipe.run.trackers)
 
     def find_audio(self) -> tuple[list[Clip], list[Clip]]:
         """Clips to train on, and clips to validate on."""
@@ -137,20 +151,22 @@ class Run:
         corpus = find_clips(Path(self.recipe.data.root) / source, self.recipe.data.min_seconds)
         for path, reason in corpus.skipped.items():
             self.name_skipped(f"{path}: {reason}")
+        self.skipped_clips += len(corpus.skipped)
         return corpus.clips
 
     def is_readable(self, clip: Clip) -> bool:
-        """Whether a validation clip can be read to its end; each is read in full at every validation."""
+        """Whether a validation clip can be read as far as every validation will."""
         try:
-            read_audio(clip.path)
+            read_audio(clip.path, self.recipe.data.valid_seconds)
         except AudioFileError as error:
             self.name_skipped(str(error))
+            self.skipped_clips += 1
             return False
         return True
 
     def name_skipped(self, line: str) -> None:
         """Tell of a file that is left out."""
-        self.console.print(f"skipped {line}", markup=False, highlight=False, soft_wrap=True)
+        self.say(f"skipped {line}")
 
     def draw_crops(self, seed: int) -> Crops:
         data = self.recipe.data
@@ -180,14 +196,19 @@ class Run:
         if self.main:
             drop_lines_after(self.folder.log, self.step)
             drop_lines_after(self.folder.valid_log, self.step)
-            self.folder.write_facts("recipe.json", asdict(self.recipe))
-            self.folder.write_facts("run.json", facts)
+            self.folder.write_facts(RECIPE, asdict(self.recipe))
+            self.folder.write_facts(FACTS, facts)
         self.tracks = Tracks(self.accelerator, self.recipe.name, first_step=self.step)
+        missing = set(self.recipe.run.trackers) - {tracker.name for tracker in self.accelerator.trackers}
+        if self.main and missing:
+            raise ImportError(f"trackers {', '.join(missing)} must be installed: pip install 'rvq-codec[train]'")
+        usage_map([1], [[1.0]], "")  # so must what draws
         self.console.print(
-            f"{self.recipe.name}: {facts['parameters'] / 1e6:.1f} M parameters, {facts['hours']:.1f} h of "
+            f"{self.recipe.name}: {facts['parameters'] / 1e6:.1f} M parameters, {facts['hours']} h of "
             f"{facts['speakers']} speakers, {facts['processes']} x {facts['device']}, "
             f"steps {self.step} to {self.recipe.run.steps}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def initial_audio(self) -> torch.Tensor:
@@ -234,9 +255,9 @@ class Run:
                 outcome = trainer.take(self.step, waveforms)
                 self.step += 1
                 seconds = sum(part.shape[0] * part.shape[-1] for part in waveforms) / trainer.codec.sample_rate
-                window.add(outcome.values if outcome.taken else {}, outcome.codes, seconds, data_seconds=waited)
-                for line in self.skipped_files.add(batch.skipped):
-                    Console(stderr=True).print(f"skipped {line}", markup=False, highlight=False, soft_wrap=True)
+                told = (outcome.values, outcome.codes) if outcome.taken else ({}, outcome.codes[:0])
+                window.add(*told, seconds, data_seconds=waited)
+                self.newly_skipped += batch.skipped
                 progress.advance(bar)
 
                 # What it tells and leaves, now and then.
@@ -260,46 +281,71 @@ class Run:
         """Score the averaged weights, on all processes: a quarter, half and all of the stages."""
         codec = self.trainer.averaged.eval()
         stages = sorted({max(1, codec.num_quantizers // 4), max(1, codec.num_quantizers // 2), codec.num_quantizers})
-        return evaluate(codec, [clip.path for clip in clips], [round(codec.bitrate(count)) for count in stages])
+        return evaluate(
+            codec,
+            [clip.path for clip in clips],
+            [round(codec.bitrate(count)) for count in stages],
+            max_seconds=self.recipe.data.valid_seconds,
+        )
 
     def tell(self, values: dict[str, float | list[float]]) -> None:
         """Log what happened since the last time."""
-        skipped = sum(gather_objects(len(self.skipped_files)))
+        for skipped in gather_objects(self.newly_skipped):
+            for line in self.skipped_files.add(skipped):
+                self.name_skipped(line)
+        self.newly_skipped = []
         values |= self.trainer.learning_rates
-        values |= {"skipped_steps": self.trainer.skipped_steps, "skipped_files": skipped}
-        self.console.print(f"step {self.step}  {summarize(values)}", highlight=False)
+        values |= {"skipped_steps": self.trainer.skipped_steps, "skipped_files": len(self.skipped_files)}
+        self.say(f"step {self.step}  {summarize(values)}")
         if self.main:
             self.attempt("the log", append_line, self.folder.log, {"step": self.step, **values})
-        self.tracks.log_window(self.step, values)
+            self.track(self.tracks.log_window, self.step, values)
 
     def tell_validation(self, report: Report) -> None:
         """Log scores, give trackers something to see and hear, and export the model."""
-        codec = self.trainer.averaged
+        codec, name = self.trainer.averaged, self.recipe.run.best
         scores = {f"{codec.bitrate(row.num_quantizers):.0f} bit/s": row.scores._asdict() for row in report.rows}
         for bitrate, means in scores.items():
             numbers = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-            self.console.print(f"step {self.step}  {bitrate}  {numbers}", highlight=False)
-        score = report.rows[-1].scores._asdict()[self.recipe.run.best]
-        better = not self.best or is_better(self.recipe.run.best, score, self.best["score"])
+            self.say(f"step {self.step}  {bitrate}  {numbers}")
+        score = report.rows[-1].scores._asdict()[name]
+        better = is_better(name, score, self.best)
         if better:
-            self.best = {"step": self.step, "score": score}
+            self.best = {"step": self.step, "name": name, "score": score}
         if not self.main:
             return
         self.attempt("the log", append_line, self.folder.valid_log, {"step": self.step, **scores})
         self.attempt("the model", codec.save_pretrained, self.folder.model)
         if better:
             self.attempt("the best model", codec.save_pretrained, self.folder.best_model)
-        self.tracks.log_validation(self.step, scores)
-        lines = read_lines(self.folder.log)
-        steps, perplexity = zip(*((line["step"], line["perplexity"]) for line in lines), strict=True)
-        self.tracks.log_usage_map(self.step, usage_map(steps, perplexity, "Perplexity of each stage"))
-        for clip in self.valid[: self.recipe.run.example_clips]:
-            self.tracks.log_clip(self.step, clip.path.stem, *self.listen(clip), codec.sample_rate)
+        if not self.tracking:
+            return
+        self.track(self.tracks.log_validation, self.step, scores)
+        if lines := read_lines(self.folder.log):
+            for use in ("perplexity", "entropy", "dead_share"):
+                figure = usage_map([line["step"] for line in lines], [line[use] for line in lines], use)
+                self.track(self.tracks.log_usage_map, self.step, use, figure)
+        for number, clip in enumerate(self.valid[: self.recipe.run.example_clips], start=1):
+            title = f"{number}_{clip.path.stem}"
+            self.track(self.tracks.log_clip, self.step, title, *self.listen(clip), codec.sample_rate)
+
+    def track(self, log: Callable[..., object], *arguments: object) -> None:
+        """Give trackers something, until they cannot take it: their files may be on a disk that is full."""
+        if self.tracking:
+            try:
+                log(*arguments)
+            except OSError as error:
+                self.tracking = False
+                self.say(f"step {self.step}  trackers get no more: {error}", style="red")
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """Print a line on the main process, as it is."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def listen(self, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
         """A clip, and what the averaged weights make of it at the highest bitrate, [time] each."""
         codec = self.trainer.averaged
-        audio = read_audio(clip.path)
+        audio = read_audio(clip.path, self.recipe.data.valid_seconds)
         original = resample(audio.waveform.mean(0), audio.sample_rate, codec.sample_rate)
         with torch.inference_mode():
             codes = codec.encode(original.to(self.accelerator.device)[None, None])
@@ -308,14 +354,14 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint; where it cannot be, the run goes on, with those there are."""
-        # On all ranks, each of which holds a part.
-        own = {"random": random_states(), "skipped_files": self.skipped_files.files}
         state = {
             "step": self.step,
             "best": self.best,
             "recipe": asdict(self.recipe),
+            "audio": self.audio_digest(),
             "trainer": self.trainer.state_dict(),
-            "ranks": gather_objects(own),
+            "skipped_files": self.skipped_files.files,
+            "random": gather_objects(random_states()),
         }
         if self.main:
             run = self.recipe.run
@@ -326,7 +372,7 @@ class Run:
                 self.step,
                 state,
                 keep=run.keep,
-                best=int(self.best.get("step", 0)),
+                best=self.best["step"],
             )
         self.accelerator.wait_for_everyone()
 
@@ -334,26 +380,33 @@ class Run:
         """Go on where a checkpoint was written."""
         state = load_checkpoint(checkpoint)
         changed = differences(state["recipe"], asdict(self.recipe))
+        if others := [line for line in changed if line.startswith(ARCHITECTURE)]:
+            raise ValueError(f"{checkpoint} must be of the recipe's model; the recipe is another: {'; '.join(others)}")
         try:
             self.trainer.load_state_dict(state["trainer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = "; ".join(changed) or str(error)
-            raise ValueError(f"{checkpoint} must be of the recipe's model; the recipe is another: {reason}") from error
+            raise ValueError(f"{checkpoint} must be of the recipe's model; {error}") from error
+        if state["audio"] != self.audio_digest():
+            changed.append("the audio: from here on crops are others than they would have been")
         for line in changed:
-            self.console.print(f"changed since the checkpoint: {line}", markup=False, highlight=False)
-        self.step, self.best = state["step"], state["best"]
-        ranks = state["ranks"]
-        if self.accelerator.process_index < len(ranks):
-            own = ranks[self.accelerator.process_index]
-            restore_random_states(own["random"])
-            self.skipped_files = SkipList(own["skipped_files"])
+            self.say(f"changed since the checkpoint: {line}")
+        self.step = state["step"]
+        self.best = state["best"] if state["best"]["name"] == self.recipe.run.best else NO_VALIDATION
+        self.skipped_files = SkipList(state["skipped_files"])
+        if self.accelerator.process_index < len(state["random"]):
+            restore_random_states(state["random"][self.accelerator.process_index])
+
+    def audio_digest(self) -> str:
+        """Tells one list of clips from another: crops are drawn from it by their place."""
+        clips = [(clip.path.name, clip.seconds, clip.speaker) for clip in (*self.clips, *self.valid)]
+        return hashlib.sha256(json.dumps(clips).encode()).hexdigest()
 
     def attempt(self, what: str, write: Callable[..., object], *arguments: object, **options: object) -> object:
         """Write something, and give what that gave; a disk that is full is no reason to lose the run."""
         try:
             return write(*arguments, **options)
         except OSError as error:
-            self.console.print(f"step {self.step}  {what} could not be written: {error}", markup=False, style="red")
+            self.say(f"step {self.step}  {what} could not be written: {error}", style="red")
             return None
 
     def facts(self) -> dict[str, Any]:
@@ -361,8 +414,9 @@ class Run:
         return {
             "name": self.recipe.name,
             "parameters": sum(parameter.numel() for parameter in self.trainer.codec.parameters()),
-            "hours": sum(clip.seconds for clip in self.clips) / 3600,
+            "hours": round(sum(clip.seconds for clip in self.clips) / 3600, 2),
             "clips": len(self.clips),
+            "skipped_clips": self.skipped_clips,
             "speakers": len({clip.speaker for clip in self.clips}),
             "validation_clips": len(self.valid),
             "processes": self.accelerator.num_processes,
@@ -373,15 +427,16 @@ class Run:
 
     def end(self) -> None:
         """Close the trackers, and write the report."""
-        self.accelerator.end_training()
-        if self.main and self.folder.log.exists():
-            page = self.attempt("the report", write_page, self.folder.path)
-            self.console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+        self.attempt("the last of the trackers", self.accelerator.end_training)
+        if self.main and read_lines(self.folder.log):
+            self.say(f"report: {self.attempt('the report', write_page, self.folder.path)}")
 
 
-def is_better(name: str, score: float, best: float) -> bool:
-    """Whether a score beats the best so far; of the mel distance, less is better."""
-    return score < best if name == "mel_distance" else score > best
+def is_better(name: str, score: float, best: dict[str, Any]) -> bool:
+    """Whether a score beats the best so far; of the mel distance, less is better. One that is not known does not."""
+    if math.isnan(score) or math.isnan(best["score"]):
+        return not math.isnan(score)
+    return score < best["score"] if name == "mel_distance" else score > best["score"]
 
 
 def device_name(device: torch.device) -> str:

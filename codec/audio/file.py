@@ -1,5 +1,6 @@
 """Audio files: whatever libsndfile reads comes in, 16-bit WAV goes out."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -58,10 +59,14 @@ class AudioInfo(NamedTuple):
         return self.length / self.sample_rate
 
 
-def read_audio(path: str | PathLike[str]) -> Audio:
+def read_audio(path: str | PathLike[str], max_seconds: float = math.inf) -> Audio:
     """Read a file of any format that libsndfile knows (WAV, FLAC, Ogg, MP3 and others), as it is.
 
     The format is found from the contents: the extension plays no part.
+
+    Args:
+        path: The file.
+        max_seconds: How much of it at most, from its beginning; the rest is not decoded.
 
     Returns:
         At least one sample, all of them finite.
@@ -71,7 +76,7 @@ def read_audio(path: str | PathLike[str]) -> Audio:
             samples, or claims a sample rate outside of 1 kHz to 1 MHz.
     """
     with open_audio(path) as sound:
-        samples, sample_rate = _read_to_end(sound), sound.samplerate
+        samples, sample_rate = _read_blocks(sound, max_seconds * sound.samplerate), sound.samplerate
     if not len(samples):
         raise AudioFileError(f"{path}: holds no samples")
     check_finite(samples, path)
@@ -173,11 +178,13 @@ def _check_rate(sample_rate: int, path: Path) -> None:
         )
 
 
-def _read_to_end(sound: soundfile.SoundFile) -> np.ndarray:
+def _read_blocks(sound: soundfile.SoundFile, max_length: float) -> np.ndarray:
     # In blocks, because the length in a header is a claim: reading all at once would take memory for it first.
     blocks = [np.empty((0, sound.channels), dtype=np.float32)]
-    while len(block := sound.read(BLOCK_LENGTH, dtype="float32", always_2d=True)):
+    wanted = max_length
+    while len(block := sound.read(math.ceil(min(wanted, BLOCK_LENGTH)), dtype="float32", always_2d=True)):
         blocks.append(block)
+        wanted -= len(block)
     return np.concatenate(blocks)
 
 

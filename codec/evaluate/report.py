@@ -1,5 +1,6 @@
 """A codec on a set of clips: bitrate on disk, quality, use of the codebooks, speed."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -105,7 +106,13 @@ class Report:
 
 
 def evaluate(
-    codec: Codec, clips: Iterable[Path], bitrates: Sequence[int], *, unquantized: bool = False, jobs: int = 1
+    codec: Codec,
+    clips: Iterable[Path],
+    bitrates: Sequence[int],
+    *,
+    unquantized: bool = False,
+    jobs: int = 1,
+    max_seconds: float = math.inf,
 ) -> Report:
     """Encode each clip at each bitrate, write the codes to bytes, decode and score them.
 
@@ -122,6 +129,7 @@ def evaluate(
         jobs: Processes that score while this one codes; with 1, this one scores in between. More of them than there are
             cores left slow the codec down, whose speed is in the report. They import the script that calls this, so it
             must do so under `if __name__ == "__main__"`.
+        max_seconds: How much of each clip, from its beginning.
 
     Raises:
         ValueError: There are no clips or no bitrates, or the codec lacks a bitrate.
@@ -142,7 +150,7 @@ def evaluate(
         num_clips = 0
         for num_clips, path in enumerate(clips, start=1):
             if (num_clips - 1) % world_size() == rank():
-                waveform = _load(path, codec.sample_rate)
+                waveform = _load(path, codec.sample_rate, max_seconds)
                 for trial in trials:
                     trial.run(waveform, score)
         if num_clips == 0:
@@ -269,8 +277,8 @@ def _score(reference: Samples, estimate: Samples, sample_rate: int) -> Scores:
     )
 
 
-def _load(path: Path, sample_rate: int) -> Tensor:
-    audio = read_audio(path)
+def _load(path: Path, sample_rate: int, max_seconds: float) -> Tensor:
+    audio = read_audio(path, max_seconds)
     return resample(audio.waveform.mean(0), audio.sample_rate, sample_rate)[None, None]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from codec.train.crops import Crop
+from codec.train.crops import Crop, NoAudioError
 
 # Micro-batches that each worker reads ahead, so that a slow file, or a few, do not stop a step.
 PREFETCH = 8
@@ -60,7 +60,7 @@ def batches(
 
     Raises:
         ValueError: `batch_size` cannot be divided evenly among ranks and micro-batches.
-        RuntimeError: From the iterator: crops cannot be read.
+        NoAudioError: From the iterator: crops cannot be read.
     """
     share = share_size(batch_size, micro_batches, world_size)
     parts = range(first_step * micro_batches, steps * micro_batches)
@@ -81,7 +81,7 @@ def batches(
     return _group(iter(loader), micro_batches)
 
 
-def share_size(batch_size: int, micro_batches: int = 1, world_size: int = 1) -> int:
+def share_size(batch_size: int, micro_batches: int = 1, world_size: int = 1, name: str = "batch_size") -> int:
     """Crops of one process in one micro-batch.
 
     Raises:
@@ -90,8 +90,7 @@ def share_size(batch_size: int, micro_batches: int = 1, world_size: int = 1) -> 
     share, rest = divmod(batch_size, micro_batches * world_size)
     if rest or share < 1:
         raise ValueError(
-            f"batch_size must be a multiple of {world_size} processes times {micro_batches} micro-batches; "
-            f"got {batch_size}"
+            f"{name} must be a multiple of {world_size} processes times {micro_batches} micro-batches; got {batch_size}"
         )
     return share
 
@@ -101,8 +100,16 @@ def _join(crops: list[Crop]) -> tuple[Tensor, list[tuple[str, str]]]:
 
 
 def _group(parts: Iterator[tuple[Tensor, Skipped]], count: int) -> Iterator[Batch]:
-    while group := list(islice(parts, count)):
+    while group := _take(parts, count):
         yield Batch([waveform for waveform, _ in group], [file for _, skipped in group for file in skipped])
+
+
+def _take(parts: Iterator[tuple[Tensor, Skipped]], count: int) -> list[tuple[Tensor, Skipped]]:
+    try:
+        return list(islice(parts, count))
+    except NoAudioError as error:
+        # From a worker it comes with the worker's traceback before it.
+        raise NoAudioError(str(error).strip().splitlines()[-1].rpartition("NoAudioError: ")[2]) from error
 
 
 class SkipList:

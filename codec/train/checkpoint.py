@@ -42,8 +42,10 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: 
         _sync(folder)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        # What torch says of a write that failed does not name the reason.
-        raise OSError(f"{path} cannot be written; {error}") from error
+        reason = _system_error(error)
+        if reason is None:
+            raise
+        raise OSError(f"{path} cannot be written; {reason.strerror}") from error
     for old in list_checkpoints(folder)[:-keep]:
         if step_of(old) != best:
             old.unlink()
@@ -109,6 +111,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = 
         elif _plain(first) != _plain(second):
             lines.append(f"{where}{key}: {first}, now {second}")
     return lines
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """What the system said: torch turns a write that failed into an error that does not tell."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _plain(value: Any) -> Any:

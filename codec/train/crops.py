@@ -16,6 +16,10 @@ from codec.train.clip import Clip
 MAX_FAILURES = 100
 
 
+class NoAudioError(Exception):
+    """Many files in a row could not be read."""
+
+
 class Crop(NamedTuple):
     """A training example.
 
@@ -121,7 +125,7 @@ class Crops(Dataset[Crop]):
 
         Raises:
             IndexError: `index` is negative.
-            RuntimeError: 100 files in a row could not be read.
+            NoAudioError: 100 files in a row could not be read.
         """
         if index < 0:
             raise IndexError(f"index must not be negative; got {index}")
@@ -138,4 +142,4 @@ class Crops(Dataset[Crop]):
             else:
                 return Crop(gain * waveform, tuple(skipped))
         path, reason = skipped[-1]
-        raise RuntimeError(f"audio must be readable; {MAX_FAILURES} files in a row were not, the last {path}: {reason}")
+        raise NoAudioError(f"audio must be readable; {MAX_FAILURES} files in a row were not, the last {path}: {reason}")

@@ -10,6 +10,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from codec.train.checkpoint import list_checkpoints
+from codec.train.log import write_whole
+
+RECIPE = "recipe.json"
+FACTS = "run.json"
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,19 @@ class RunFolder:
         Raises:
             ValueError: The folder holds a run that is not to be resumed, or none that could be.
         """
-        begun = bool(list_checkpoints(self.checkpoints)) or self.log.exists()
+        # The recipe is written before the first step.
+        begun = (self.path / RECIPE).exists() or self.log.exists() or bool(list_checkpoints(self.checkpoints))
         if begun and not resume:
             raise ValueError(f"{self.path} holds a run; pass --resume to go on with it, or another --output")
         if resume and not begun:
-            raise ValueError(f"{self.checkpoints} must hold a checkpoint to resume from; found none")
+            raise ValueError(f"{self.path} must hold a run to resume; found none")
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self, resume: bool) -> Iterator[None]:
         """Make the folder, and keep other runs out of it for as long; the system lets go when the process ends.
 
         Raises:
-            ValueError: Another run is at work in it.
+            ValueError: Another run is at work in it, or what `check` raises.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
@@ -73,10 +78,11 @@ class RunFolder:
         except Timeout:
             raise ValueError(f"{self.path} is in use by another run; wait for it, or pass another --output") from None
         try:
+            self.check(resume)  # another run may have come and gone since it was asked
             yield
         finally:
             lock.release()
 
     def write_facts(self, name: str, facts: Mapping[str, Any]) -> None:
         """Write a JSON file for people and for `codec report`."""
-        (self.path / name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_whole(self.path / name, json.dumps(facts, indent=2) + "\n")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import psutil
+import torch
 
 # What its command line is known by, and how many words come before its arguments.
 LAUNCHERS = {"accelerate": 2, "accelerate-launch": 1, "accelerate.commands.launch": 1}
@@ -47,7 +48,8 @@ def launcher_command(
         script: Path and arguments of this program.
         environment: Of this process; a launcher of several tells each of them its rank.
     """
-    if arguments is None or environment.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true"):
+    on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
+    if arguments is None or not on_cpu:
         return None
     if any(name in environment for name in RANKS):
         return None

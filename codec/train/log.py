@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -88,15 +89,27 @@ class Window:
 
 def append_line(path: Path, values: dict[str, object]) -> None:
     """Add a line of JSON to a log file."""
-    with path.open("a") as file:
-        file.write(json.dumps(values, default=float) + "\n")
+    with path.open("a+b") as file:
+        # What a full disk left of the line before must not spoil this one.
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(values, default=float).encode() + b"\n")
 
 
 def drop_lines_after(path: Path, step: int) -> None:
     """Cut a log file back to a step: that of the checkpoint from which a run goes on, and will log again."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if _step_of(line) <= step))
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            write_whole(path, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, or leave it as it was, whenever the process is killed."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _step_of(line: str) -> float:
@@ -108,7 +121,7 @@ def _step_of(line: str) -> float:
 
 def summarize(values: dict[str, float | list[float]]) -> str:
     """Losses, and the range of the stages' perplexities, on one short line."""
-    numbers = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
+    numbers = [f"{name} {value:.3g}" for name, value in values.items() if isinstance(value, float)]
     stages = values["perplexity"]
     assert isinstance(stages, list)
     return "  ".join([*numbers, f"perplexity {min(stages):.0f} to {max(stages):.0f}"])

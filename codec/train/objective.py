@@ -6,6 +6,9 @@ from codec.losses import SpectralLoss, si_sdr_loss, waveform_loss
 from codec.losses.spectral import TERMS
 from codec.train.recipe import LossConfig
 
+# Functions of the decoder's output, which `loss.balanced` gives their shares.
+LOSSES = (*TERMS, "waveform", "si_sdr", "adversarial", "feature_matching")
+
 
 class Objective(nn.Module):
     """Reconstruction losses with a positive weight; those without are not computed.
@@ -23,8 +26,7 @@ class Objective(nn.Module):
 
     def __init__(self, config: LossConfig, sample_rate: int):
         super().__init__()
-        names = (*TERMS, "waveform", "si_sdr", "adversarial", "feature_matching")
-        weights = {name: getattr(config, name) for name in names}
+        weights = {name: getattr(config, name) for name in LOSSES}
         if min(weights.values()) < 0:
             raise ValueError(f"weights of losses must not be negative; got {weights}")
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}

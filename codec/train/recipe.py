@@ -20,6 +20,7 @@ class DataConfig:
         train: What to train on: a folder of audio, a LibriSpeech split among others, or a manifest (.tsv, .jsonl).
         valid: What to validate on, likewise; if empty, clips are held out from the training data.
         valid_clips: How many of them, or of those held out.
+        valid_seconds: How much of each, from its beginning.
         min_seconds: Shorter files are skipped.
         sampling: How crops are drawn; a name in `codec.train.crops.SAMPLINGS`.
         crop_seconds: Length of a training example.
@@ -33,6 +34,7 @@ class DataConfig:
     train: str = "train-clean-100"
     valid: str = "dev-clean"
     valid_clips: int = 24
+    valid_seconds: float = 20.0
     min_seconds: float = 0.5
     sampling: str = "speaker"
     crop_seconds: float = 1.0
@@ -202,7 +204,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     for table, names in {
-        "data": ("crop_seconds", "batch_size", "valid_clips"),
+        "data": ("crop_seconds", "batch_size", "valid_clips", "valid_seconds"),
         "adversarial": ("every",),
         "run": ("steps", "initial_examples", "micro_batches", "keep", "log_every", "save_every", "validate_every"),
     }.items():
@@ -210,6 +212,11 @@ def _check(recipe: Recipe) -> None:
             value = getattr(getattr(recipe, table), name)
             if value <= 0:
                 raise ValueError(f"{table}.{name} must be positive; got {value}")
+    if recipe.discriminators.kinds and recipe.adversarial.start >= recipe.run.steps:
+        raise ValueError(
+            f"adversarial.start must be less than run.steps {recipe.run.steps}, or discriminators.kinds be empty; "
+            f"got {recipe.adversarial.start}"
+        )
     scores = ("pesq_wb", "stoi", "si_sdr", "mel_distance")
     if recipe.run.best not in scores:
         raise ValueError(f"run.best must be one of {', '.join(scores)}; got {recipe.run.best!r}")

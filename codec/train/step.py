@@ -19,7 +19,7 @@ from codec.discriminators import build_discriminators
 from codec.distributed import sum_over_ranks
 from codec.losses import ADVERSARIAL_LOSSES, Balancer, feature_matching_loss
 from codec.model import Codec, build_codec
-from codec.train.objective import Objective
+from codec.train.objective import LOSSES, Objective
 from codec.train.recipe import Recipe
 from codec.train.schedule import geometric
 from codec.train.trainee import Trainee
@@ -60,7 +60,7 @@ class Trainer:
 
     Attributes:
         codec: The network itself.
-        averaged: The moving average of its weights, with the codebooks of the last step.
+        averaged: The moving average of its weights. Codebooks that are no weights are those of the last step.
         skipped_steps: How many steps were skipped.
 
     Raises:
@@ -84,8 +84,10 @@ class Trainer:
         if recipe.discriminators.kinds:
             discriminators = build_discriminators(recipe.discriminators)
             self._judges = Trainee(accelerator, discriminators, recipe.adversarial.optimizer)
-        weights = self._objective.weights
+        # Of all losses, so that a run can go on with others.
+        weights = {name: self._objective.weights.get(name, 0.0) for name in LOSSES}
         self._balancer = Balancer(weights).to(accelerator.device) if recipe.loss.balanced else None
+        self._rehearsed: set[str] = set()
 
     @property
     def averaged(self) -> Codec:
@@ -147,6 +149,7 @@ class Trainer:
         return {name: part.state_dict() for name, part in self._parts().items()} | {
             "skipped_steps": self.skipped_steps,
             "skipped_in_row": self._skipped_in_row,
+            "rehearsed": sorted(self._rehearsed),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,6 +162,7 @@ class Trainer:
             part.load_state_dict(state[name])
         self.skipped_steps = state["skipped_steps"]
         self._skipped_in_row = state["skipped_in_row"]
+        self._rehearsed = set(state["rehearsed"])
 
     def _parts(self) -> dict[str, Any]:
         parts = {
@@ -224,9 +228,11 @@ class Trainer:
 
     def _rehearse(self, waveforms: Sequence[Tensor], judged: bool) -> None:
         """Where losses have no average norm yet, let the balancer have that of all micro-batches before the first."""
-        names = [name for name in self._objective.weights if judged or name not in ADVERSARIAL]
+        names = {name for name in self._objective.weights if judged or name not in ADVERSARIAL} - self._rehearsed
         if self._balancer is None or len(waveforms) == 1 or not self._balancer.lacks(names):
             return
+        # A loss whose gradient is 0 has none afterwards either.
+        self._rehearsed |= names
         for waveform in waveforms:
             # Not the prepared one, which would wait for a backward pass.
             estimate = self.codec(waveform).waveform.detach().requires_grad_()

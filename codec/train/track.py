@@ -62,9 +62,9 @@ class Tracks:
         }
         self._accelerator.log(scalars, step)
 
-    def log_usage_map(self, step: int, figure: "Figure") -> None:
-        """Write the heat map of the use of all stages so far; see `usage_map`."""
-        self._log_picture("usage/stage_by_step", step, figure)
+    def log_usage_map(self, step: int, name: str, figure: "Figure") -> None:
+        """Write a heat map of the use of all stages so far, such as their perplexity; see `usage_map`."""
+        self._log_picture(f"usage/{name}", step, figure)
 
     def log_clip(self, step: int, name: str, original: Tensor, decoded: Tensor, sample_rate: int) -> None:
         """Write a clip before and after the codec: sound, where the tracker plays it, and spectrograms.

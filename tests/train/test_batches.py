@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 from codec.train.batches import SkipList, batches
 from codec.train.clip import Clip
 from codec.train.corpus import find_clips
-from codec.train.crops import Crop, Crops
+from codec.train.crops import Crop, Crops, NoAudioError
 
 
 class Numbers(Dataset[Crop]):
@@ -15,7 +15,7 @@ class Numbers(Dataset[Crop]):
 
     def __getitem__(self, index: int) -> Crop:
         if index >= 1000:
-            raise RuntimeError(f"crop {index} cannot be read")
+            raise NoAudioError(f"crop {index} cannot be read")
         return Crop(
             torch.tensor([[float(index), float(torch.get_num_threads())]]), ((f"{index}", "odd"),) * (index % 2)
         )
@@ -81,7 +81,7 @@ def test_workers_compute_with_one_thread_and_their_errors_name_the_cause(monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     stream = batches(Numbers(), first_step=499, steps=501, batch_size=2, workers=1)
     assert next(stream).waveforms[0][:, 0, 1].tolist() == [1, 1]
-    with pytest.raises(RuntimeError, match="crop 1000 cannot be read"):
+    with pytest.raises(NoAudioError, match=r"^crop 1000 cannot be read$"):
         next(stream)
 
 

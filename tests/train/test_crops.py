@@ -10,7 +10,7 @@ import torch
 from codec.audio import read_excerpt
 from codec.train.clip import Clip
 from codec.train.corpus import find_clips
-from codec.train.crops import SAMPLINGS, Crops
+from codec.train.crops import SAMPLINGS, Crops, NoAudioError
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_manifest_that_lies_about_lengths_gives_crops_of_what_is_there(clips):
 def test_when_nothing_can_be_read_the_last_file_is_named(tmp_path):
     crops = Crops([Clip(tmp_path / "gone.wav", 1.0)], 16_000, 10, seed=0)
     message = f"audio must be readable; 100 files in a row were not, the last {tmp_path}/gone.wav: No such file"
-    with pytest.raises(RuntimeError, match=rf"^{re.escape(message)}"):
+    with pytest.raises(NoAudioError, match=rf"^{re.escape(message)}"):
         crops[0]
 
 

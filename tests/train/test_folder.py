@@ -16,7 +16,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from codec.train.folder import RunFolder
-with RunFolder(Path(sys.argv[1])).claimed():
+with RunFolder(Path(sys.argv[1])).claimed(False):
     print("claimed", flush=True)
     sys.stdin.read()
 """
@@ -38,12 +38,17 @@ def leave_log(folder: RunFolder) -> None:
 
 def test_a_new_folder_is_for_a_new_run_alone(folder) -> None:
     folder.check(resume=False)
-    with pytest.raises(ValueError, match=r"run/checkpoints must hold a checkpoint to resume from; found none$"):
+    with pytest.raises(ValueError, match=r"run must hold a run to resume; found none$"):
         folder.check(resume=True)
     assert not folder.path.exists()
 
 
-@pytest.mark.parametrize("leave", [leave_checkpoint, leave_log])
+def leave_recipe(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    folder.write_facts("recipe.json", {})
+
+
+@pytest.mark.parametrize("leave", [leave_checkpoint, leave_log, leave_recipe])
 def test_a_folder_that_holds_a_run_is_for_going_on_alone(folder, leave) -> None:
     leave(folder)
     folder.check(resume=True)
@@ -57,16 +62,25 @@ def test_a_second_run_is_kept_out_until_the_first_ends_or_is_killed(folder) -> N
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "claimed\n"
         with pytest.raises(ValueError, match=r"run is in use by another run; wait for it, or pass another --output$"):
-            folder.claimed().__enter__()
+            folder.claimed(False).__enter__()
         end(process)
         process.wait()
-        with folder.claimed():
+        with folder.claimed(False):
             pass
         process.stdin.close()
         process.stdout.close()
 
 
+def test_a_run_that_came_meanwhile_is_found_when_the_folder_is_claimed(folder) -> None:
+    folder.check(resume=False)
+    leave_checkpoint(folder)
+    with pytest.raises(ValueError, match=r"run holds a run; "):
+        folder.claimed(False).__enter__()
+    with folder.claimed(True):
+        pass
+
+
 def test_facts_are_json(folder) -> None:
-    with folder.claimed():
+    with folder.claimed(False):
         folder.write_facts("run.json", {"hours": 3.5, "kinds": ("stft",)})
     assert json.loads((folder.path / "run.json").read_text()) == {"hours": 3.5, "kinds": ["stft"]}

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from codec.train.launch import launcher_arguments, launcher_command
 
@@ -42,14 +43,20 @@ def test_the_number_may_stand_in_a_file(tmp_path) -> None:
     ("arguments", "environment"),
     [
         (["--cpu", "--num_processes", "1"], CPU),
-        (["--num_processes", "2"], {}),  # with GPUs Accelerate starts them itself
-        (["--num_processes", "2"], {"ACCELERATE_USE_CPU": "False"}),
         (["--cpu", "--num_processes", "2"], CPU | {"RANK": "0"}),
         (["--cpu", "--num_processes", "2"], CPU | {"OMPI_COMM_WORLD_RANK": "1"}),
     ],
 )
 def test_nothing_is_started_where_nothing_is_missing(arguments, environment) -> None:
     assert command(*arguments, environment=environment) is None
+
+
+@pytest.mark.parametrize("environment", [{}, {"ACCELERATE_USE_CPU": "False"}])
+def test_with_gpus_accelerate_starts_the_processes_itself(monkeypatch, environment) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert command("--num_processes", "2", environment=environment) is None
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert "--nproc_per_node=2" in command("--num_processes", "2", environment=environment)
 
 
 def test_without_a_launcher_there_is_nothing_to_start() -> None:

@@ -152,6 +152,24 @@ def test_a_line_of_the_log_is_json(tmp_path):
     assert json.loads(lines[1]) == {"step": 2, "score": 0.5}
 
 
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    append_line(path, {"step": 3})
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "lo', '{"step": 3}']
+
+
+def test_a_log_that_needs_no_cutting_is_not_written(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_line(path, {"step": 1})
+    before = path.stat()
+    drop_lines_after(path, 1)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    drop_lines_after(path, 0)
+    assert path.read_text() == ""
+    assert path.stat().st_ino != before.st_ino  # another file in its place: never half of one
+
+
 def test_a_log_is_cut_back_to_a_step(tmp_path):
     path = tmp_path / "log.jsonl"
     for step in (1, 2, 3, 4):
@@ -171,4 +189,4 @@ def test_a_log_that_is_not_there_is_not_made(tmp_path):
 
 def test_a_summary_is_one_line_of_losses_and_the_range_of_the_perplexities():
     values = {"loss": 1.23456, "stft": 0.5, "perplexity": [700.4, 12.6, 80.0], "dead_share": [0.0, 0.1, 0.2]}
-    assert summarize(values) == "loss 1.235  stft 0.500  perplexity 13 to 700"
+    assert summarize(values) == "loss 1.23  stft 0.5  perplexity 13 to 700"

@@ -89,9 +89,9 @@ def test_scores_are_curves_by_bitrate(accelerator, tmp_path):
 
 
 def test_the_heat_map_is_a_picture(accelerator, tmp_path):
-    Tracks(accelerator, "tiny").log_usage_map(10, usage_map([10], [[8.0, 4.0]], "perplexity"))
+    Tracks(accelerator, "tiny").log_usage_map(10, "perplexity", usage_map([10], [[8.0, 4.0]], "perplexity"))
     accelerator.end_training()
-    (event,) = read_events(tmp_path).Images("usage/stage_by_step")
+    (event,) = read_events(tmp_path).Images("usage/perplexity")
     expected = to_pixels(usage_map([10], [[8.0, 4.0]], "perplexity"))
     assert event.step == 10
     np.testing.assert_array_equal((255 * imread(io.BytesIO(event.encoded_image_string))).round(), expected)
@@ -154,11 +154,11 @@ def test_other_trackers_get_what_they_take(make_accelerator, tmp_path, speech, t
     notebook = Notebook(takes_pictures)
     tracks = Tracks(make_accelerator(notebook), "tiny")
     tracks.log_window(10, {"loss": 1.0})
-    tracks.log_usage_map(10, usage_map([10], [[8.0]], "perplexity"))
+    tracks.log_usage_map(10, "entropy", usage_map([10], [[8.0]], "entropy"))
     tracks.log_clip(20, "clip", speech[0, 0, :800], speech[0, 0, :800], 16_000)
     assert notebook.pages[0] == (10, {"loss/loss": 1.0})
     pictures = [(step, tag, picture.ndim) for step, values in notebook.pages[1:] for tag, picture in values.items()]
-    expected = [(10, "usage/stage_by_step", 3), (20, "spectrogram/clip", 3)]
+    expected = [(10, "usage/entropy", 3), (20, "spectrogram/clip", 3)]
     assert pictures == (expected if takes_pictures else [])
     assert list(tmp_path.iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_without_trackers_nothing_happens(make_accelerator, tmp_path, speech):
     tracks = Tracks(make_accelerator(), "tiny")
     tracks.log_window(10, WINDOW)
     tracks.log_validation(10, SCORES)
-    tracks.log_usage_map(10, usage_map([10], [[8.0]], "perplexity"))
+    tracks.log_usage_map(10, "entropy", usage_map([10], [[8.0]], "entropy"))
     tracks.log_clip(10, "clip", speech[0, 0], speech[0, 0], 16_000)
     assert list(tmp_path.iterdir()) == []
 
