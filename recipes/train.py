@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,7 +42,7 @@ from codec.train.clip import Clip, hold_out
 from codec.train.corpus import find_clips
 from codec.train.crops import Crops, NoAudioError
 from codec.train.folder import FACTS, RECIPE, RunFolder
-from codec.train.launch import start_missing_processes
+from codec.train.launch import is_for_cpu, start_missing_processes
 from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
 from codec.train.precision import choose_precision
@@ -90,16 +91,22 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    if not torch.cuda.is_available():
+    on_cpu = is_for_cpu(os.environ)
+    if on_cpu:
         keep_freed_memory()
-    # A rank may be done with its validation clips long before another.
-    device = PartialState(timeout=timedelta(hours=1)).device
+    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
     return Accelerator(
+        # Processes on a machine without GPUs find each other only if they are told that it has none.
+        cpu=on_cpu,
         mixed_precision=choose_precision(recipe.run.mixed_precision, device),
         log_with=list(recipe.run.trackers) or None,
         project_dir=folder.path,
-        # Ranks compute equal codebooks; there is nothing to broadcast.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            # Ranks compute equal codebooks; there is nothing to broadcast.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # A rank may be done with its validation clips long before another.
+            InitProcessGroupKwargs(timeout=timedelta(hours=1)),
+        ],
     )
 
 

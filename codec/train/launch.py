@@ -17,11 +17,16 @@ LAUNCHERS = {"accelerate": 2, "accelerate-launch": 1, "accelerate.commands.launc
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
-def start_missing_processes(environment: Mapping[str, str] = os.environ) -> None:
+def start_missing_processes() -> None:
     """Replace this process by torch's launcher of as many as were asked for; return if they are there already."""
-    command = launcher_command(launcher_arguments(), sys.argv, environment)
+    command = launcher_command(launcher_arguments(), sys.argv, os.environ)
     if command is not None:
         os.execv(command[0], command)
+
+
+def is_for_cpu(environment: Mapping[str, str]) -> bool:
+    """Whether to train on the CPU: because the launcher says so, or because there is nothing else."""
+    return environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
 
 
 def launcher_arguments() -> list[str] | None:
@@ -48,8 +53,7 @@ def launcher_command(
         script: Path and arguments of this program.
         environment: Of this process; a launcher of several tells each of them its rank.
     """
-    on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
-    if arguments is None or not on_cpu:
+    if arguments is None or not is_for_cpu(environment):
         return None
     if any(name in environment for name in RANKS):
         return None
