@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -127,6 +127,7 @@ class Run:
         share_size(recipe.run.initial_examples, 1, accelerator.num_processes, "run.initial_examples")
         self.skipped_clips = 0
         self.clips, self.valid = self.find_audio()
+        self.audio = self.audio_digest()
         self.crops = self.draw_crops(recipe.run.seed)
         # Weights are equal on all ranks; what each draws afterwards is its own.
         set_seed(recipe.run.seed)
@@ -191,6 +192,9 @@ class Run:
         """Go on from the last checkpoint; without one, place the codebooks."""
         facts = self.facts()
         checkpoints = list_checkpoints(self.folder.checkpoints)
+        found = gather_objects([path.name for path in checkpoints[-1:]])
+        if any(names != found[0] for names in found):
+            raise ValueError(f"{self.folder.path} must be on a disk that all machines share; they find {found}")
         # A run that was killed before its first checkpoint starts again.
         if checkpoints:
             self.restore(checkpoints[-1])
@@ -200,16 +204,16 @@ class Run:
         # What would fail in hours, for want of a package or of audio, fails now.
         self.validate(self.valid[:1])
         restore_random_states(randomness)
-        if self.main:
-            drop_lines_after(self.folder.log, self.step)
-            drop_lines_after(self.folder.valid_log, self.step)
-            self.folder.write_facts(RECIPE, asdict(self.recipe))
-            self.folder.write_facts(FACTS, facts)
         self.tracks = Tracks(self.accelerator, self.recipe.name, first_step=self.step)
         missing = set(self.recipe.run.trackers) - {tracker.name for tracker in self.accelerator.trackers}
         if self.main and missing:
             raise ImportError(f"trackers {', '.join(missing)} must be installed: pip install 'rvq-codec[train]'")
         usage_map([1], [[1.0]], "")  # so must what draws
+        if self.main:
+            drop_lines_after(self.folder.log, self.step)
+            drop_lines_after(self.folder.valid_log, self.step)
+            self.folder.write_facts(RECIPE, asdict(self.recipe))
+            self.folder.write_facts(FACTS, facts)
         self.console.print(
             f"{self.recipe.name}: {facts['parameters'] / 1e6:.1f} M parameters, {facts['hours']} h of "
             f"{facts['speakers']} speakers, {facts['processes']} x {facts['device']}, "
@@ -222,6 +226,7 @@ class Run:
         """This process's share of the audio that places the codebooks: crops that the steps do not see."""
         crops = self.draw_crops(self.recipe.run.seed + 1)
         (batch,) = self.share_of(crops, self.recipe.run.initial_examples, range(1), micro_batches=1, workers=0)
+        self.newly_skipped += batch.skipped
         return batch.waveforms[0].to(self.accelerator.device)
 
     def share_of(
@@ -328,9 +333,14 @@ class Run:
         if not self.tracking:
             return
         self.track(self.tracks.log_validation, self.step, scores)
-        if lines := read_lines(self.folder.log):
+        if self.folder.log.exists() and (lines := read_lines(self.folder.log)):
             for use in ("perplexity", "entropy", "dead_share"):
-                figure = usage_map([line["step"] for line in lines], [line[use] for line in lines], use)
+                figure = usage_map(
+                    [line["step"] for line in lines],
+                    [line[use] for line in lines],
+                    use,
+                    dark_is_high=use == "dead_share",
+                )
                 self.track(self.tracks.log_usage_map, self.step, use, figure)
         for number, clip in enumerate(self.valid[: self.recipe.run.example_clips], start=1):
             title = f"{number}_{clip.path.stem}"
@@ -365,7 +375,7 @@ class Run:
             "step": self.step,
             "best": self.best,
             "recipe": asdict(self.recipe),
-            "audio": self.audio_digest(),
+            "audio": self.audio,
             "trainer": self.trainer.state_dict(),
             "skipped_files": self.skipped_files.files,
             "random": gather_objects(random_states()),
@@ -392,8 +402,8 @@ class Run:
         try:
             self.trainer.load_state_dict(state["trainer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"{checkpoint} must be of the recipe's model; {error}") from error
-        if state["audio"] != self.audio_digest():
+            raise ValueError(f"{checkpoint} must be of the recipe's model; {'; '.join(changed) or error}") from error
+        if state["audio"] != self.audio:
             changed.append("the audio: from here on crops are others than they would have been")
         for line in changed:
             self.say(f"changed since the checkpoint: {line}")
@@ -405,7 +415,7 @@ class Run:
 
     def audio_digest(self) -> str:
         """Tells one list of clips from another: crops are drawn from it by their place."""
-        clips = [(clip.path.name, clip.seconds, clip.speaker) for clip in (*self.clips, *self.valid)]
+        clips = [(clip.path.name, clip.seconds, clip.speaker) for clip in self.clips]
         return hashlib.sha256(json.dumps(clips).encode()).hexdigest()
 
     def attempt(self, what: str, write: Callable[..., object], *arguments: object, **options: object) -> object:
@@ -434,8 +444,10 @@ class Run:
 
     def end(self) -> None:
         """Close the trackers, and write the report."""
-        self.attempt("the last of the trackers", self.accelerator.end_training)
-        if self.main and read_lines(self.folder.log):
+        for tracker in self.accelerator.trackers if self.main else ():
+            self.attempt("the last of a tracker", tracker.finish)
+        PartialState().destroy_process_group()
+        if self.main and self.folder.log.exists() and read_lines(self.folder.log):
             self.say(f"report: {self.attempt('the report', write_page, self.folder.path)}")
 
 

@@ -88,6 +88,7 @@ class Trainer:
         weights = {name: self._objective.weights.get(name, 0.0) for name in LOSSES}
         self._balancer = Balancer(weights).to(accelerator.device) if recipe.loss.balanced else None
         self._rehearsed: set[str] = set()
+        self._rehearsing: set[str] = set()
 
     @property
     def averaged(self) -> Codec:
@@ -228,11 +229,11 @@ class Trainer:
 
     def _rehearse(self, waveforms: Sequence[Tensor], judged: bool) -> None:
         """Where losses have no average norm yet, let the balancer have that of all micro-batches before the first."""
+        # Once for each loss: one whose gradient is 0 has no norm afterwards either.
         names = {name for name in self._objective.weights if judged or name not in ADVERSARIAL} - self._rehearsed
         if self._balancer is None or len(waveforms) == 1 or not self._balancer.lacks(names):
             return
-        # A loss whose gradient is 0 has none afterwards either.
-        self._rehearsed |= names
+        self._rehearsing = names
         for waveform in waveforms:
             # Not the prepared one, which would wait for a backward pass.
             estimate = self.codec(waveform).waveform.detach().requires_grad_()
@@ -280,7 +281,9 @@ class Trainer:
         return not sum_over_ranks(bad.float())[0]
 
     def _finish(self, taken: bool) -> None:
+        rehearsed, self._rehearsing = self._rehearsing, set()
         if taken:
+            self._rehearsed |= rehearsed
             self.codec.quantizer.apply_update()
             self._averaged.update_parameters(self.codec)
             if self._balancer is not None:

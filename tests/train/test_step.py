@@ -37,8 +37,8 @@ BALANCED = replace(JUDGED, loss=replace(JUDGED.loss, balanced=True))
 
 
 @pytest.fixture
-def accelerator() -> Iterator[Accelerator]:
-    yield Accelerator(cpu=True)
+def accelerator(request) -> Iterator[Accelerator]:
+    yield Accelerator(**getattr(request, "param", {"cpu": True}))
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -104,6 +104,15 @@ def test_a_batch_in_parts_is_learned_from_as_the_whole(accelerator, batches, bal
         torch.testing.assert_close(outcome.values, expected.values, atol=1e-4, rtol=1e-4)
         assert torch.equal(outcome.codes, expected.codes)
     torch.testing.assert_close(parts.codec.state_dict(), whole.codec.state_dict(), atol=1e-4, rtol=1e-4)
+
+
+def test_after_a_skipped_first_step_parts_are_as_the_whole_all_the_same(accelerator, batches) -> None:
+    whole, parts = (begin(accelerator, BALANCED, batches[0]) for _ in range(2))
+    nothing = torch.full_like(batches[0], float("nan"))
+    assert not whole.take(0, [nothing]).taken
+    assert not parts.take(0, nothing.chunk(4)).taken
+    expected, values = whole.take(1, [batches[1]]).values, parts.take(1, batches[1].chunk(4)).values
+    torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_shares_are_as_the_weights_say_whatever_the_scale_of_a_loss(accelerator, batches) -> None:
@@ -215,25 +224,22 @@ def test_settings_of_the_optimizer_may_change_when_a_run_goes_on(accelerator, ba
     assert (group["weight_decay"], group["betas"]) == (0.5, (0.7, 0.8))
 
 
-def test_in_half_precision_it_learns_too(batches) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+@pytest.mark.parametrize("accelerator", [{"cpu": True, "mixed_precision": "bf16"}], indirect=True)
+def test_in_half_precision_it_learns_too(accelerator, batches) -> None:
     trainer = begin(accelerator, BALANCED, batches[0])
     losses = [trainer.take(step, [batches[1]]).values["waveform"].item() for step in range(20)]
     assert losses[-1] < 0.9 * losses[0]
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("accelerator", [{"mixed_precision": name} for name in ("bf16", "fp16")], indirect=True)
 @pytest.mark.parametrize("recipe", [JUDGED, BALANCED])
-def test_it_learns_on_a_gpu_in_either_half_precision(batches, recipe, precision: str) -> None:
-    accelerator = Accelerator(mixed_precision=precision)
+def test_it_learns_on_a_gpu_in_either_half_precision(accelerator, batches, recipe) -> None:
     trainer = begin(accelerator, replace(recipe, run=replace(recipe.run, max_skipped=20)), batches[0].cuda())
     values = [trainer.take(min(step, 15), [batches[1].cuda()]).values["waveform"].item() for step in range(40)]
     assert values[-1] < 0.9 * values[0]
     assert trainer.skipped_steps < 20  # float16 looks for its scale
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_loss_of_another_name_is_refused(accelerator) -> None:
