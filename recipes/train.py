@@ -23,12 +23,13 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from codec.audio import AudioFileError, read_audio, resample
+from codec.audio import AudioFileError, read_audio
 from codec.distributed import gather_objects
 from codec.evaluate import Report, evaluate
 from codec.evaluate.history import read_lines
-from codec.evaluate.page import write_page
+from codec.evaluate.page import FACTS, RECIPE, write_page
 from codec.evaluate.plots import usage_map
+from codec.evaluate.report import load_clip
 from codec.train.batches import Batch, SkipList, batches, share_size
 from codec.train.checkpoint import (
     differences,
@@ -41,7 +42,7 @@ from codec.train.checkpoint import (
 from codec.train.clip import Clip, hold_out
 from codec.train.corpus import find_clips
 from codec.train.crops import Crops, NoAudioError
-from codec.train.folder import FACTS, RECIPE, RunFolder
+from codec.train.folder import RunFolder
 from codec.train.launch import is_for_cpu, start_missing_processes
 from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
@@ -362,8 +363,7 @@ class Run:
     def listen(self, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
         """A clip, and what the averaged weights make of it at the highest bitrate, [time] each."""
         codec = self.trainer.averaged
-        audio = read_audio(clip.path, self.recipe.data.valid_seconds)
-        original = resample(audio.waveform.mean(0), audio.sample_rate, codec.sample_rate)
+        original = load_clip(clip.path, codec.sample_rate, self.recipe.data.valid_seconds)
         with torch.inference_mode():
             codes = codec.encode(original.to(self.accelerator.device)[None, None])
             decoded = codec.decode(codes)[0, 0, : len(original)]

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import track
 
 from codec import Codec
-from codec.audio import AudioFileError
+from codec.audio import AudioFileError, find_audio
 from codec.cli.errors import one_line_errors
-from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, find_audio, markdown_table
+from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, markdown_table
 
 BITRATES = [1500, 3000, 6000]
 

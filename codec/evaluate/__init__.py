@@ -1,6 +1,5 @@
 """How good a codec is: scores of decoded audio, and reports over folders of it."""
 
-from codec.audio import find_audio
 from codec.evaluate.metrics import mel_distance, pesq_wb, si_sdr, stoi
 from codec.evaluate.report import ROW_HEADINGS, STAGE_HEADINGS, Report, Row, Scores, evaluate
 from codec.evaluate.table import markdown_table, rich_table
@@ -12,7 +11,6 @@ __all__ = [
     "Row",
     "Scores",
     "evaluate",
-    "find_audio",
     "markdown_table",
     "mel_distance",
     "pesq_wb",

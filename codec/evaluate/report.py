@@ -150,7 +150,7 @@ def evaluate(
         num_clips = 0
         for num_clips, path in enumerate(clips, start=1):
             if (num_clips - 1) % world_size() == rank():
-                waveform = _load(path, codec.sample_rate, max_seconds)
+                waveform = load_clip(path, codec.sample_rate, max_seconds)[None, None]
                 for trial in trials:
                     trial.run(waveform, score)
         if num_clips == 0:
@@ -277,9 +277,14 @@ def _score(reference: Samples, estimate: Samples, sample_rate: int) -> Scores:
     )
 
 
-def _load(path: Path, sample_rate: int, max_seconds: float) -> Tensor:
+def load_clip(path: Path, sample_rate: int, max_seconds: float = math.inf) -> Tensor:
+    """A clip as it is scored, channels averaged, at a sample rate in Hz, [time].
+
+    Raises:
+        AudioFileError: It cannot be read.
+    """
     audio = read_audio(path, max_seconds)
-    return resample(audio.waveform.mean(0), audio.sample_rate, sample_rate)[None, None]
+    return resample(audio.waveform.mean(0), audio.sample_rate, sample_rate)
 
 
 def _time(function: Callable[..., Tensor], *arguments: Tensor | int) -> tuple[Tensor, float]:

@@ -93,11 +93,7 @@ class Balancer(nn.Module):
             ValueError: A loss has no weight, or none has a positive one.
         """
         names = self._wanted(gradients)
-        indices = [list(self.weights).index(name) for name in names]
-        observed = torch.zeros_like(self.pending)
-        observed[:, indices] = _observe([gradients[name] for name in names])
-        self.pending += observed
-        norms = self._norms_in_use(observed)[indices]
+        norms = self._norms_in_use(self._observe(gradients, names))[self._indices(names)]
         shares = norms.new_tensor([self.weights[name] for name in names])
         shares *= self.total_norm / shares.sum()
         # A norm of 0 comes with gradients of 0.
@@ -112,9 +108,8 @@ class Balancer(nn.Module):
 
     @torch.no_grad()
     def rehearse(self, gradients: Mapping[str, Tensor]) -> None:
-        """Take note of norms ahead of a step; arguments as in `combine`."""
-        names = [name for name in self.weights if name in gradients]
-        self._observe(gradients, names, [list(self.weights).index(name) for name in names])
+        """Take note of norms ahead of a step; arguments and errors as in `combine`."""
+        self._observe(gradients, self._wanted(gradients))
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -153,9 +148,13 @@ class Balancer(nn.Module):
             raise ValueError(f"gradients must hold a loss of positive weight; got {list(gradients)}")
         return names
 
-    def _observe(self, gradients: Mapping[str, Tensor], names: Sequence[str], indices: Sequence[int]) -> Tensor:
+    def _indices(self, names: Sequence[str]) -> list[int]:
+        return [list(self.weights).index(name) for name in names]
+
+    def _observe(self, gradients: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+        """Add what `_measure` gives of these losses to what is pending, and return it, 0 for the others."""
         observed = torch.zeros_like(self.pending)
-        observed[:, indices] = _observe([gradients[name] for name in names])
+        observed[:, self._indices(names)] = _measure([gradients[name] for name in names])
         self.pending += observed
         return observed
 
@@ -171,7 +170,7 @@ class Balancer(nn.Module):
         return known
 
 
-def _observe(gradients: Sequence[Tensor]) -> Tensor:
+def _measure(gradients: Sequence[Tensor]) -> Tensor:
     """Norm n_i of each gradient, times the batch size, and that size: sums that add up over batches; [2, losses]."""
     norms = torch.stack(
         [torch.linalg.vector_norm(rearrange(g.float(), "b ... -> b (...)"), dim=1).sum() for g in gradients]

@@ -42,8 +42,8 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
         for name, tensor in codec.state_dict().items()
     }
     config = json.dumps(asdict(codec.config), indent=2) + "\n"
-    _replace(folder / CONFIG_FILE, config.encode())
-    _replace(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG_FILE, config.encode())
+    write_whole(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -105,8 +105,8 @@ def fingerprint(codec: Codec) -> str:
     return digest.hexdigest()[:16]
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, or leave it as it was, whenever the process is killed."""
     partial = path.with_name(f".{path.name}.part")
     partial.write_bytes(content)
     partial.replace(path)

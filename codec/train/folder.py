@@ -9,11 +9,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from codec.evaluate.page import LOG, RECIPE, VALIDATIONS
+from codec.model.checkpoint import write_whole
 from codec.train.checkpoint import list_checkpoints
-from codec.train.log import write_whole
-
-RECIPE = "recipe.json"
-FACTS = "run.json"
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class RunFolder:
     @property
     def log(self) -> Path:
         """Losses and use of the codes, JSON lines."""
-        return self.path / "log.jsonl"
+        return self.path / LOG
 
     @property
     def valid_log(self) -> Path:
         """Scores of the validation clips, JSON lines."""
-        return self.path / "valid.jsonl"
+        return self.path / VALIDATIONS
 
     @property
     def model(self) -> Path:
@@ -85,4 +83,4 @@ class RunFolder:
 
     def write_facts(self, name: str, facts: Mapping[str, Any]) -> None:
         """Write a JSON file for people and for `codec report`."""
-        write_whole(self.path / name, json.dumps(facts, indent=2) + "\n")
+        write_whole(self.path / name, (json.dumps(facts, indent=2) + "\n").encode())

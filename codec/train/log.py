@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from codec.distributed import sum_over_ranks, world_size
+from codec.model.checkpoint import write_whole
 from codec.quantize import Usage
 
 
@@ -102,14 +103,7 @@ def drop_lines_after(path: Path, step: int) -> None:
         lines = path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
-            write_whole(path, "".join(kept))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, or leave it as it was, whenever the process is killed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+            write_whole(path, "".join(kept).encode())
 
 
 def _step_of(line: str) -> float:

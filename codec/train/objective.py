@@ -7,7 +7,8 @@ from codec.losses.spectral import TERMS
 from codec.train.recipe import LossConfig
 
 # Functions of the decoder's output, which `loss.balanced` gives their shares.
-LOSSES = (*TERMS, "waveform", "si_sdr", "adversarial", "feature_matching")
+ADVERSARIAL = ("adversarial", "feature_matching")
+LOSSES = (*TERMS, "waveform", "si_sdr", *ADVERSARIAL)
 
 
 class Objective(nn.Module):

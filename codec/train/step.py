@@ -19,7 +19,7 @@ from codec.discriminators import build_discriminators
 from codec.distributed import sum_over_ranks
 from codec.losses import ADVERSARIAL_LOSSES, Balancer, feature_matching_loss
 from codec.model import Codec, build_codec
-from codec.train.objective import LOSSES, Objective
+from codec.train.objective import ADVERSARIAL, LOSSES, Objective
 from codec.train.recipe import Recipe
 from codec.train.schedule import geometric
 from codec.train.trainee import Trainee
@@ -27,7 +27,6 @@ from codec.train.trainee import Trainee
 ParameterList = tuple[Tensor, ...] | list[Tensor]
 
 QUANTIZER_LOSSES = ("commitment", "codebook")
-ADVERSARIAL = ("adversarial", "feature_matching")
 
 
 class DivergedError(Exception):
@@ -205,7 +204,9 @@ class Trainer:
         estimate = output.waveform.detach().requires_grad_()
         losses, discriminator_loss = self._losses_at(estimate, waveform, judged, learning)
         gradient = self._gradient_at(estimate, losses)
-        weighted = sum(getattr(self.recipe.loss, name) * loss for name, loss in self._of_quantizer(output.losses))
+        weighted = sum(
+            getattr(self.recipe.loss, name) * output.losses[name] for name in QUANTIZER_LOSSES if name in output.losses
+        )
         # Its gradient at the output is `gradient`: one backward pass for the losses there and those of the quantizer.
         self._accelerator.backward(share * ((output.waveform * gradient).sum() + weighted))
         total = sum(self._objective.weights[name] * loss.detach() for name, loss in losses.items()) + weighted
@@ -306,6 +307,3 @@ class Trainer:
         """Move averaged weights on; in the first steps faster, lest the initial weights stay in for long."""
         decay = min(self.recipe.run.averaging, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
-
-    def _of_quantizer(self, losses: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-        return [(name, losses[name]) for name in QUANTIZER_LOSSES if name in losses]

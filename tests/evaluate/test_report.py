@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.audio import AudioFileError, read_audio, write_audio
+from codec.audio import AudioFileError, find_audio, read_audio, write_audio
 from codec.bitstream import Header, Stream, write_stream
 from codec.evaluate import (
     ROW_HEADINGS,
@@ -18,7 +18,6 @@ from codec.evaluate import (
     Row,
     Scores,
     evaluate,
-    find_audio,
     pesq_wb,
     si_sdr,
     stoi,
