@@ -246,10 +246,10 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(start, tmp_pa
         # Two of them read their audio in a process of its own.
         process = start(killed, *["--resume"] * bool(number), "--set", f"data.workers = {number % 5 // 4}", **settings)
         # At a random moment of a random step after the checkpoint that it starts from: while it computes, writes a
-        # checkpoint or validates. The later ones come after the next checkpoint.
+        # checkpoint or validates; every other time surely after the next checkpoint, however fast the machine is.
         checkpoint = last_checkpoint(killed)
         resumed_at.append(checkpoint)
-        wait_for_step(killed / "log.jsonl", checkpoint + chance.randint(1, 6) + 4 * (number == 0), process)
+        wait_for_step(killed / "log.jsonl", checkpoint + chance.randint(1, 4) + 4 * (number % 2 == 0), process)
         time.sleep(chance.uniform(0, 0.1))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
