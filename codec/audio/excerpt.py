@@ -1,6 +1,5 @@
 """A part of a file at the rate that is wanted, without decoding the rest."""
 
-import math
 from os import PathLike
 
 import numpy as np
@@ -9,12 +8,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from codec.audio.file import AudioFileError, check_finite, open_audio, stated_length
-from codec.audio.resample import fit_length, resample, resampled_length
-
-# Samples, of the lower of two rates, on either side of what is resampled. The ends of a signal show in its resampled
-# version for about 90 of them: beyond, white noise at -20 dB differs by less than 1e-6.
-MARGIN = 128
+from codec.audio.resample import fit_length, resample, resampled_length, resampling_margin
+from codec.audio.sound import AudioFileError, check_finite, open_audio, stated_length
 
 
 def read_excerpt(
@@ -45,13 +40,14 @@ def read_excerpt(
         from_rate, to_rate = sound.samplerate * speed_percent, sample_rate * 100
         wanted = resampled_length(length, to_rate, from_rate)
         start = int(place * (max(0, stated_length(sound, path) - wanted) + 1))
-        margin = 0 if from_rate == to_rate else math.ceil(MARGIN * max(1, from_rate / to_rate))
+        margin = resampling_margin(from_rate, to_rate)
         before = min(start, margin)
         samples = _read(sound, start - before, before + wanted + margin)
     if len(samples) <= before:
         raise AudioFileError(f"{path}: ends before sample {start}, where its header promises more")
-    check_finite(samples, path)
-    waveform = resample(torch.from_numpy(reduce(samples, "t c -> t", "mean")), from_rate, to_rate)
+    mono = torch.from_numpy(reduce(samples, "t c -> t", "mean"))
+    check_finite(mono, path)
+    waveform = resample(mono, from_rate, to_rate)
     return fit_length(waveform[round(before * to_rate / from_rate) :], length)[None]
 
 

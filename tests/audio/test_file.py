@@ -153,8 +153,16 @@ def test_a_full_disk_is_an_error():
         write_audio("/dev/full", torch.zeros(1, 100_000), 16_000)
 
 
-def test_audio_longer_than_a_wav_file_can_be_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("codec.audio.file.MAX_WAV_SAMPLES", 199)
-    with pytest.raises(AudioFileError, match=r"a\.wav: a WAV file holds at most 199 samples; got 200$"):
-        write_audio(tmp_path / "a.wav", torch.zeros(2, 100), 16_000)
-    assert not (tmp_path / "a.wav").exists()
+def test_audio_longer_than_a_wav_file_can_be_becomes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr("codec.audio.wav.MAX_RIFF_BYTES", 399)
+    waveform = torch.ones(2, 100) / 2
+    write_audio(tmp_path / "a.wav", waveform, 16_000)
+    assert soundfile.info(tmp_path / "a.wav").format == "RF64"
+    assert torch.equal(read_audio(tmp_path / "a.wav").waveform, waveform)
+
+
+def test_what_is_no_audio_leaves_a_file_as_it_was(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"before")
+    with pytest.raises(ValueError, match="must be finite"):
+        write_audio(tmp_path / "a.wav", torch.full((1, 1), torch.nan), 16_000)
+    assert (tmp_path / "a.wav").read_bytes() == b"before"

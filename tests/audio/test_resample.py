@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codec.audio import fit_length, resample, resampled_length
+from codec.audio import Resampler, fit_length, resample, resampled_length
 
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000]
 
@@ -65,3 +65,41 @@ def test_fit_length_cuts_or_appends_silence():
     assert fit_length(torch.zeros(2, 0), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="length must not be negative; got -1"):
         fit_length(waveform, -1)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000, 20_000])
+@pytest.mark.parametrize("from_rate", [8_000, 16_000, 44_100, 192_000])
+@pytest.mark.parametrize("to_rate", [8_000, 16_000, 44_100, 192_000])
+def test_audio_that_comes_bit_by_bit_is_resampled_as_the_whole(from_rate, to_rate, chunk):
+    waveform = torch.randn(2, 500 if chunk == 1 else 20_001) / 4
+    resampler = Resampler(2, from_rate, to_rate)
+    bits = [resampler.push(bit) for bit in waveform.split(chunk, dim=1)] + [resampler.flush()]
+    torch.testing.assert_close(torch.cat(bits, dim=1), resample(waveform, from_rate, to_rate), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 25, 1001])
+@pytest.mark.parametrize("rates", [(192_000, 8_000), (8_000, 192_000), (44_100, 16_000), (16_000, 16_001)])
+def test_the_length_of_bits_is_exact(length, rates):
+    resampler = Resampler(1, *rates)
+    bits = [resampler.push(torch.ones(1, size)) for size in (0, length, 0)] + [resampler.flush()]
+    assert sum(bit.shape[1] for bit in bits) == resampled_length(length, *rates)
+
+
+def test_bits_come_out_while_others_go_in():
+    resampler = Resampler(1, 44_100, 16_000)
+    out = sum(resampler.push(torch.zeros(1, 441)).shape[1] for _ in range(100))
+    assert 0.9 * 16_000 < out <= 16_000
+
+
+def test_bits_of_equal_rates_pass_at_once():
+    resampler = Resampler(1, 16_000, 16_000)
+    waveform = torch.randn(1, 100)
+    assert resampler.push(waveform) is waveform
+    assert resampler.flush().shape == (1, 0)
+
+
+def test_bits_of_another_shape_are_an_error():
+    with pytest.raises(ValueError, match=r"waveform must be \[2, time\]; got shape \(1, 10\)"):
+        Resampler(2, 16_000, 8_000).push(torch.zeros(1, 10))
+    with pytest.raises(ValueError, match="sample rates must be positive; got 0 and 8000"):
+        Resampler(2, 0, 8_000)
