@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from codec.layers.streaming import Past
+
 
 def mdct_basis(hop_length: int) -> Tensor:
     """Windowed cosines, [hop_length coefficients, 2 * hop_length samples], float32; the window is a sine."""
@@ -38,12 +40,23 @@ class MDCT(nn.Module):
 
     def __init__(self, hop_length: int, gain: float = 1.0):
         super().__init__()
+        self.state: Past | None = None
         self.hop_length = hop_length
         self.register_buffer("basis", gain * mdct_basis(hop_length), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """[batch, 1, (frames + 1) * hop_length] -> [batch, hop_length, frames]."""
+        if self.state is not None:
+            waveform = self.state.before(waveform)
+            frames = max(waveform.shape[-1] // self.hop_length - 1, 0)
+            self.state.keep(waveform[..., frames * self.hop_length :])
+            if frames == 0:
+                return waveform.new_zeros(waveform.shape[0], self.hop_length, 0)
         return F.conv1d(waveform, rearrange(self.basis, "k n -> k 1 n"), stride=self.hop_length)
+
+    def initial_state(self, batch_size: int) -> Past:
+        """No samples."""
+        return Past(self.basis.new_zeros(batch_size, 1, 0))
 
 
 class InverseMDCT(nn.Module):
@@ -60,10 +73,21 @@ class InverseMDCT(nn.Module):
 
     def __init__(self, hop_length: int, gain: float = 1.0):
         super().__init__()
+        self.state: Past | None = None
         self.hop_length = hop_length
         self.register_buffer("basis", mdct_basis(hop_length) / gain, persistent=False)
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """[batch, hop_length, frames] -> [batch, 1, frames * hop_length]."""
+        frames = coefficients.shape[-1]
+        if frames == 0:
+            return coefficients.new_zeros(coefficients.shape[0], 1, 0)
+        if self.state is not None:
+            coefficients = self.state.before(coefficients)
+            self.state.keep(coefficients[..., -1:])
         waveform = F.conv_transpose1d(coefficients, rearrange(self.basis, "k n -> k 1 n"), stride=self.hop_length)
-        return waveform[..., : -self.hop_length]
+        return waveform[..., -(frames + 1) * self.hop_length : -self.hop_length]
+
+    def initial_state(self, batch_size: int) -> Past:
+        """A frame of zeros, which adds nothing."""
+        return Past(self.basis.new_zeros(batch_size, self.hop_length, 1))

@@ -9,8 +9,8 @@ from torch import nn
 from codec.choose import choose
 from codec.model.codec import Codec
 from codec.model.config import CodecConfig, ModelConfig, QuantizerConfig
-from codec.model.convnext import convnext_decoder, convnext_encoder
-from codec.model.seanet import seanet_decoder, seanet_encoder
+from codec.model.convnext import convnext_decoder, convnext_encoder, convnext_pre_roll
+from codec.model.seanet import seanet_decoder, seanet_encoder, seanet_pre_roll
 from codec.quantize import ResidualVQ, VectorQuantize
 from codec.quantize.estimator import ESTIMATORS
 from codec.quantize.update import UPDATES, Frozen, Update
@@ -26,12 +26,14 @@ class Family:
         encoder: Builds the encoder; `Codec` says what it maps to what.
         decoder: Builds the decoder.
         settings: Names of the settings that this family alone reads.
+        pre_roll: Frames before a frame that its decoded samples depend on; see `Codec.pre_roll`.
         check: Raises a ValueError if one of them, or one that it reads in a way of its own, is out of range.
     """
 
     encoder: NetworkBuilder
     decoder: NetworkBuilder
     settings: tuple[str, ...]
+    pre_roll: Callable[[ModelConfig], int]
     check: Callable[[ModelConfig], None]
 
 
@@ -123,12 +125,14 @@ FAMILIES: dict[str, Family] = {
         convnext_encoder,
         convnext_decoder,
         settings=("transform_hop", "encoder_depth", "decoder_depth", "expansion"),
+        pre_roll=convnext_pre_roll,
         check=_check_convnext,
     ),
     "seanet": Family(
         seanet_encoder,
         seanet_decoder,
         settings=("ratios", "residual_units", "lstm_layers", "activation"),
+        pre_roll=seanet_pre_roll,
         check=_check_seanet,
     ),
 }

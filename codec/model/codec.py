@@ -1,5 +1,6 @@
 """The codec: waveform -> latents -> codes, and back."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.bitstream.entropy import EntropyTables
+from codec.layers import streaming
 from codec.model.config import CodecConfig
+from codec.model.streaming import CodecState
 from codec.quantize import ResidualVQ
 
 
@@ -29,18 +33,34 @@ class Codec(nn.Module):
     """A neural audio codec: encoder, residual vector quantizer, decoder.
 
     Codes of a frame depend on the audio before it, on the frame, and on `look_ahead` samples after it. A frame of the
-    output depends on its codes and those before. So padding at the end changes nothing before it. `encode` and `decode`
-    hold all of their audio in memory. `codec.model.build.build_codec` makes a codec from settings.
+    output depends on its codes and those before. So padding at the end changes nothing before it.
+    `codec.model.build.build_codec` makes a codec from settings.
+
+    `encode` and `decode` hold all of their audio in memory. To code hours, or audio that is not over yet, let them
+    stream: each call goes on where the last one stopped, and returns what became final. In all that is what coding the
+    whole returns: the same codes (but where two codes are equally near to the last digit), and samples within 1e-4.
+
+        with torch.inference_mode(), codec.streaming(batch_size=1):
+            for chunk in chunks:                 # [1, 1, any number of samples]
+                codes = codec.encode(chunk)      # [1, num_quantizers, 0 or more frames]
+                play(codec.decode(codes))        # [1, 1, frames * hop_length]
+            codes = codec.flush()                # the last frames: nothing comes after the look-ahead any more
+            play(codec.decode(codes))
 
     Args:
         config: What the parts were built from; it is saved with the weights.
         encoder: [batch, 1, frames * hop_length + look_ahead] -> [batch, latent_dim, frames].
         quantizer: The residual stack.
         decoder: [batch, latent_dim, frames] -> [batch, 1, frames * hop_length].
+
+    Attributes:
+        entropy: Tables that the codes can be entropy-coded with; None if nobody made them.
     """
 
     def __init__(self, config: CodecConfig, encoder: nn.Module, quantizer: ResidualVQ, decoder: nn.Module):
         super().__init__()
+        self.state: CodecState | None = None
+        self.entropy: EntropyTables | None = None
         self.config = config
         self.encoder = encoder
         self.quantizer = quantizer
@@ -50,6 +70,11 @@ class Codec(nn.Module):
     def name(self) -> str:
         """Name of the model, stored in the files that it makes."""
         return self.config.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     @property
     def sample_rate(self) -> int:
@@ -75,6 +100,16 @@ class Codec(nn.Module):
     def latency(self) -> float:
         """Algorithmic delay from sample in to sample out, in seconds: a frame and the look-ahead."""
         return (self.hop_length + self.look_ahead) / self.sample_rate
+
+    @property
+    def pre_roll(self) -> int:
+        """Frames before a frame that its samples depend on: decoded from there on, they are those of the whole.
+
+        An LSTM never forgets all. With one, this is the number after which hardly anything is left (`LSTM_MEMORY`).
+        """
+        from codec.model.build import FAMILIES
+
+        return FAMILIES[self.config.model.family].pre_roll(self.config.model)
 
     @property
     def num_quantizers(self) -> int:
@@ -111,6 +146,10 @@ class Codec(nn.Module):
             raise ValueError(f"bitrate must be one that the model {self.name} has, {known} bit/s; got {bitrate}")
         return bitrates.index(bitrate) + 1
 
+    def num_frames(self, length: int) -> int:
+        """Code frames of so many samples, the last of them begun."""
+        return -(-length // self.hop_length)
+
     def forward(self, waveform: Tensor) -> CodecOutput:
         """Encode, quantize and decode, with gradient; in training mode the codebooks learn.
 
@@ -119,64 +158,153 @@ class Codec(nn.Module):
 
         Raises:
             ValueError: `waveform` is of another shape.
+            RuntimeError: In streaming: encode and decode.
         """
+        if self.state is not None:
+            raise RuntimeError("forward must be called outside of streaming; encode and decode stream")
         latents = self.encode_latents(waveform)
         quantized, codes, losses = self.quantizer(latents)
         return CodecOutput(self.decoder(quantized)[..., : waveform.shape[-1]], codes, losses)
 
-    def encode(self, waveform: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
+    def streaming(self, batch_size: int = 1) -> AbstractContextManager[None]:
+        """Inside, `encode` and `decode` go on where the last call stopped; see the class.
+
+        Encoding and decoding are two streams, each of `batch_size` examples side by side.
+
+        Raises:
+            ValueError: `batch_size` is not positive.
+            RuntimeError: The codec streams already.
+        """
+        return streaming(self, batch_size)
+
+    def initial_state(self, batch_size: int) -> CodecState:
+        """Of a stream without audio yet; `streaming` asks for it."""
+        waiting = next(self.parameters()).new_zeros(batch_size, 1, 0)
+        return CodecState(waiting, self.hop_length, self.look_ahead)
+
+    def encode(
+        self,
+        waveform: Tensor,
+        num_quantizers: int | None = None,
+        *,
+        beam_size: int = 1,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Audio to codes.
 
         Args:
-            waveform: In [-1, 1], at `sample_rate`, [batch, 1, time].
+            waveform: In [-1, 1], at `sample_rate`, [batch, 1, time]; in streaming, `time` may be 0.
             num_quantizers: How many first stages. Default: all.
             beam_size: How many sequences of codes the search keeps from stage to stage; see `ResidualVQ.encode`.
+            lengths: For examples of several lengths, padded at their ends: samples of each, from 1 to `time`, [batch].
+                What the padding holds changes no code of the first `num_frames(length)` frames, which are those of the
+                example alone; the frames after them mean nothing. Not in streaming: there, feed silence.
 
         Returns:
-            [batch, num_quantizers, ceil(time / hop_length)], int64.
+            [batch, num_quantizers, ceil(time / hop_length)], int64. In streaming, of the frames that became final:
+            those whose samples and look-ahead are there.
 
         Raises:
-            ValueError: `waveform` is of another shape, or NaN, or beyond all level; or there are not so many stages,
-                or `beam_size` is not positive.
+            ValueError: `waveform` is of another shape, or not finite, or beyond all level; or there are not so many
+                stages, or `beam_size` is not positive, or `lengths` do not fit. In streaming, what is not finite is
+                refused before it is part of the stream; a level beyond all is seen too late for that.
+            RuntimeError: In streaming, after `flush`, or with another batch size.
         """
-        latents = self.encode_latents(waveform)
-        if not latents.isfinite().all():
-            raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
-        return self.quantizer.encode(latents, num_quantizers, beam_size=beam_size)
+        stages = self.num_quantizers if num_quantizers is None else num_quantizers
+        if not 1 <= stages <= self.num_quantizers:
+            raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {num_quantizers}")
+        self._check_shape(waveform)
+        if lengths is not None:
+            waveform = self._silence_padding(waveform, lengths)
+        if self.state is not None:
+            self.state.num_quantizers, self.state.beam_size = stages, beam_size
+        return self._quantize(self.encode_latents(waveform), stages, beam_size)
+
+    def flush(self) -> Tensor:
+        """End the audio of a stream: silence completes its last frame, and stands where the encoder looks ahead.
+
+        Returns:
+            The last codes, of as many stages as the last `encode` asked for, [batch, num_quantizers, frames].
+
+        Raises:
+            RuntimeError: Outside of streaming, or a second time.
+        """
+        if self.state is None:
+            raise RuntimeError("flush must be called in streaming, where it ends the audio; encode does so by itself")
+        silent = self._silence_after(self.state.length) if self.state.length else 0
+        latents = self.encode_latents(self.state.waiting.new_zeros(self.state.batch_size, 1, silent))
+        self.state.ended = True
+        return self._quantize(latents, self.state.num_quantizers or self.num_quantizers, self.state.beam_size)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.
 
         Args:
-            codes: Of any number of first stages, [batch, num_quantizers, frames].
+            codes: Of any number of first stages, [batch, num_quantizers, frames]; `frames` may be 0.
 
         Returns:
             In [-1, 1] but for overshoot, [batch, 1, frames * hop_length].
 
         Raises:
             ValueError: More stages than there are, or a code that is not in its codebook.
+            RuntimeError: In streaming, with another batch size.
         """
         if codes.ndim != 3:
             raise ValueError(f"codes must be [batch, num_quantizers, frames]; got shape {tuple(codes.shape)}")
-        return self.decoder(self.quantizer.decode(codes))
+        if self.state is not None:
+            self.state.check_batch("codes", codes)
+        latents = self.quantizer.decode(codes)
+        if latents.shape[-1] == 0:
+            return latents.new_zeros(latents.shape[0], 1, 0)
+        return self.decoder(latents)
 
     def encode_latents(self, waveform: Tensor) -> Tensor:
-        """Audio to latents, before they are quantized.
+        """Audio to latents, before they are quantized. In streaming, of the same stream as `encode`.
 
         Args:
-            waveform: In [-1, 1], [batch, 1, time].
+            waveform: In [-1, 1], [batch, 1, time]; in streaming, `time` may be 0.
 
         Returns:
-            [batch, latent_dim, ceil(time / hop_length)].
+            [batch, latent_dim, ceil(time / hop_length)]; in streaming, the frames that became final.
 
         Raises:
-            ValueError: `waveform` is of another shape.
+            ValueError: `waveform` is of another shape; in streaming, also if it is not finite.
+            RuntimeError: In streaming, after `flush`, or with another batch size.
         """
-        if waveform.ndim != 3 or waveform.shape[1] != 1 or waveform.shape[2] == 0:
+        self._check_shape(waveform)
+        if self.state is None:
+            return self.encoder(F.pad(waveform, (0, self._silence_after(waveform.shape[-1]))))
+        waveform = self.state.take(waveform)
+        if waveform.shape[-1] == 0:
+            return waveform.new_zeros(waveform.shape[0], self.config.model.latent_dim, 0)
+        return self.encoder(waveform)
+
+    def _check_shape(self, waveform: Tensor) -> None:
+        if waveform.ndim != 3 or waveform.shape[1] != 1 or (waveform.shape[2] == 0 and self.state is None):
             raise ValueError(f"waveform must be [batch, 1, time], not empty; got shape {tuple(waveform.shape)}")
-        # The audio is over: silence completes the last frame, and stands where the encoder looks ahead.
-        missing = -waveform.shape[-1] % self.hop_length
-        return self.encoder(F.pad(waveform, (0, missing + self.look_ahead)))
+
+    def _silence_after(self, length: int) -> int:
+        """Samples that complete the last frame, and that the encoder looks ahead to, once audio is over."""
+        return self.num_frames(length) * self.hop_length - length + self.look_ahead
+
+    def _silence_padding(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        batch, time = waveform.shape[0], waveform.shape[-1]
+        if self.state is not None:
+            raise ValueError("lengths must not be given in streaming; feed silence to the streams that are over")
+        if lengths.shape != (batch,) or lengths.min() < 1 or lengths.max() > time:
+            raise ValueError(
+                f"lengths must be from 1 to {time}, one for each of {batch} examples; got {lengths.tolist()}"
+            )
+        real = torch.arange(time, device=waveform.device) < lengths.to(waveform.device)[:, None, None]
+        # Not a product, since the padding may be NaN.
+        return torch.where(real, waveform, 0)
+
+    def _quantize(self, latents: Tensor, num_quantizers: int, beam_size: int) -> Tensor:
+        if latents.shape[-1] == 0:  # of few samples in streaming, which must cost little
+            return latents.new_zeros(latents.shape[0], num_quantizers, 0, dtype=torch.int64)
+        if not latents.isfinite().all():
+            raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
+        return self.quantizer.encode(latents, num_quantizers, beam_size=beam_size)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell these weights from others; stored in the files that the model makes."""

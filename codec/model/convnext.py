@@ -40,6 +40,13 @@ def convnext_decoder(config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(unfold, *_blocks(config, config.decoder_depth), gather, InverseMDCT(hop, GAIN))
 
 
+def convnext_pre_roll(config: ModelConfig) -> int:
+    """Frames of latents before a frame that its samples depend on."""
+    # In transform frames: what the blocks look back, and the one that the inverse transform overlaps with.
+    past = config.decoder_depth * (config.kernel_size - 1) + 1
+    return -(-past * config.transform_hop // config.hop_length)
+
+
 def _blocks(config: ModelConfig, depth: int) -> list[ConvNeXtBlock]:
     return [ConvNeXtBlock(config.dim, config.expansion, config.kernel_size) for _ in range(depth)]
 

@@ -25,7 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from codec.choose import choose
-from codec.layers import ACTIVATIONS, LSTM, CausalConv1d, CausalConvTranspose1d, DropFirst, Residual
+from codec.layers import (
+    ACTIVATIONS,
+    LSTM,
+    LSTM_MEMORY,
+    CausalConv1d,
+    CausalConvTranspose1d,
+    DropFirst,
+    PadFirst,
+    Residual,
+)
 from codec.model.config import ModelConfig
 
 # Puts the DCT coefficients of speech, the latents at the start, near a size of 1.
@@ -39,7 +48,7 @@ def seanet_encoder(config: ModelConfig) -> nn.Sequential:
     dim, held = config.dim, _samples_held(config)
     first = CausalConv1d(1, dim, config.kernel_size)
     _start_as_identity(first.conv.weight.data[:1])
-    layers = [nn.ZeroPad1d((early * config.hop_length - config.look_ahead, 0)), first]
+    layers = [PadFirst(early * config.hop_length - config.look_ahead), first]
     for ratio, samples in zip(reversed(config.ratios), held[:-1], strict=True):
         fold = CausalConv1d(dim, 2 * dim, 2 * ratio, stride=ratio)
         _start_as_folding(fold.conv.weight.data, samples)
@@ -66,6 +75,17 @@ def seanet_decoder(config: ModelConfig) -> nn.Sequential:
     last = CausalConv1d(dim, 1, config.kernel_size)
     _start_as_identity(last.conv.weight.data)
     return _without_biases(nn.Sequential(*layers, _activation(config, dim), last))
+
+
+def seanet_pre_roll(config: ModelConfig) -> int:
+    """Frames of latents before a frame that its samples depend on; of an LSTM, those that count."""
+    # Back through the decoder: the first frame, at each rate, that the first sample of frame 0 depends on.
+    first = 1 - config.kernel_size
+    for ratio in reversed(config.ratios):
+        first -= 2 * (2**config.residual_units - 1)
+        first = first // ratio - 1
+    first += 1 - config.kernel_size
+    return -first + (LSTM_MEMORY if config.lstm_layers else 0)
 
 
 def _units(config: ModelConfig, dim: int) -> list[Residual]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codec.layers import CausalConv1d, CausalConvTranspose1d, DropFirst
+from codec.layers import CausalConv1d, CausalConvTranspose1d, DropFirst, PadFirst
 
 
 def convolve_by_loops(layer: CausalConv1d, x: torch.Tensor) -> torch.Tensor:
@@ -94,3 +94,12 @@ def test_a_transposed_convolution_is_causal():
 def test_drop_first_leaves_the_rest(frames):
     x = torch.randn(2, 3, 5)
     assert torch.equal(DropFirst(frames)(x), x[:, :, frames:])
+
+
+@pytest.mark.parametrize("frames", [0, 2, 5])
+def test_pad_first_puts_zeros_before(frames):
+    x = torch.randn(2, 3, 5)
+    padded = PadFirst(frames)(x)
+    assert torch.equal(padded[..., frames:], x)
+    assert padded.shape[-1] == 5 + frames
+    assert not padded[..., :frames].any()
