@@ -24,7 +24,15 @@ from codec.train.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    ROOT / name for name in ("README.md", "docs/training.md", "recipes/README.md", "recipes/librispeech/README.md")
+    ROOT / name
+    for name in (
+        "README.md",
+        "docs/commands.md",
+        "docs/format.md",
+        "docs/training.md",
+        "recipes/README.md",
+        "recipes/librispeech/README.md",
+    )
 ]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 TRAINING, RECIPES = TEXTS[ROOT / "docs/training.md"], TEXTS[ROOT / "recipes/README.md"]

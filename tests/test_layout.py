@@ -16,6 +16,7 @@ LEVELS = {
     "cli": 5,
     "train": 4,
     "evaluate": 3,
+    "transcode": 3,
     "model": 2,
     "discriminators": 2,
     "quantize": 1,
@@ -33,6 +34,7 @@ PUBLIC_NAMES_LEVEL = 2
 
 # The only places of packages that are heavy, or that not every installation can load.
 HOMES = {
+    "constriction": {"bitstream"},
     "accelerate": {"train"},
     "torchaudio": {"losses", "train"},
     "matplotlib": {"evaluate"},

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,15 @@ def test_the_python_of_the_readme_runs(block):
 def test_the_commands_of_the_readme_run_one_after_the_other(clips):
     samples, sample_rate = soundfile.read(clips[-1])
     soundfile.write("speech.wav", samples, sample_rate)
+    Path("recordings/below").mkdir(parents=True)
+    shutil.copy(clips[0], "recordings")
+    shutil.copy(clips[1], "recordings/below")
     assert len(COMMANDS) >= 3
     for command in COMMANDS:
         result = CliRunner().invoke(app, shlex.split(command))
         assert result.exit_code == 0, f"codec {command}: {result.output}"
     assert soundfile.info("decoded.wav").frames == len(samples)
+    assert len(list(Path("codes").rglob("*.rvq"))) == 2
 
 
 def test_every_path_that_the_readme_links_to_exists():

@@ -1,75 +1,62 @@
-"""Files of codes: magic, version, and the table of versions that can be read.
+"""Whole files of codes in memory."""
 
-Every version starts with the same 6 bytes; what follows is up to its module. Old versions stay readable.
-"""
-
-from struct import Struct
-from typing import Protocol
+from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from codec.bitstream import version_1
-from codec.bitstream.cursor import BitstreamError, Cursor
+from codec.bitstream.opening import read_opening
+from codec.bitstream.packing import ChunkCoder
+from codec.bitstream.reader import StreamReader
 from codec.bitstream.stream import Header, Stream
-
-MAGIC = b"RVQC"
-NUMBER = Struct("<H")
-
-
-class Version(Protocol):
-    """What the module of a version offers."""
-
-    def write(self, stream: Stream, prefix: bytes) -> bytes: ...
-
-    def read_header(self, cursor: Cursor) -> Header: ...
-
-    def read_codes(self, cursor: Cursor, header: Header) -> NDArray[np.int64]: ...
+from codec.bitstream.window import Window
+from codec.bitstream.writer import StreamWriter
 
 
-VERSIONS: dict[int, Version] = {1: version_1}
-WRITTEN_VERSION = 1
+def write_stream(stream: Stream, coder: ChunkCoder | None = None) -> bytes:
+    """Turn codes into a file of the latest version.
 
-
-def write_stream(stream: Stream) -> bytes:
-    """Turn codes into a file.
+    Args:
+        stream: Its header knows the length.
+        coder: What turns chunks to bytes. Default: `Packed`.
 
     Raises:
-        ValueError: A code is negative, or needs more bits than the header says.
+        ValueError: A code is negative, or needs more bits than the header says; or the header does not know its length,
+            or names another coder.
     """
-    return VERSIONS[WRITTEN_VERSION].write(stream, MAGIC + NUMBER.pack(WRITTEN_VERSION))
+    if stream.header.length is None:
+        raise ValueError("header must know the length of a whole stream; got None")
+    file = BytesIO()
+    writer = StreamWriter(file, stream.header, coder)
+    writer.write(stream.codes)
+    writer.close(stream.header.length)
+    return file.getvalue()
 
 
-def read_stream(data: bytes | memoryview) -> Stream:
-    """Turn a file into codes, checking every byte of it.
+def read_stream(data: bytes | bytearray | memoryview, coder: ChunkCoder | None = None) -> Stream:
+    """Turn a file of any version into codes, checking every byte of it.
 
     Memory stays in proportion to `data`, whatever its header claims.
 
+    Returns:
+        With the length in its header, also if the file was of unknown length at first.
+
     Raises:
         BitstreamError: Anything is wrong: another kind of file, an unknown version, damage, truncation, bytes left.
+        RuntimeError: The codes are entropy-coded, and there is no `coder`.
+        ValueError: The codes are entropy-coded with other tables than those of `coder`.
     """
-    cursor = Cursor(data)
-    version = _read_version(cursor)
-    header = version.read_header(cursor)
-    return Stream(header, version.read_codes(cursor, header))
+    reader = StreamReader(BytesIO(data), coder)
+    codes = [chunk.codes for chunk in reader.chunks() if chunk.codes is not None]
+    header = replace(reader.header, length=reader.length, num_frames=reader.num_frames)
+    return Stream(header, np.concatenate(codes, axis=-1))
 
 
-def read_header(data: bytes | memoryview) -> Header:
+def read_header(data: bytes | bytearray | memoryview) -> Header:
     """Read the header alone; what follows it may be damaged or missing.
 
     Raises:
         BitstreamError: The header is wrong.
     """
-    cursor = Cursor(data)
-    return _read_version(cursor).read_header(cursor)
-
-
-def _read_version(cursor: Cursor) -> Version:
-    magic = bytes(cursor.take(len(MAGIC), "magic number"))
-    if magic != MAGIC:
-        raise BitstreamError(0, f"not a file of codes: it must start with {MAGIC!r}; got {magic!r}")
-    (number,) = cursor.read(NUMBER, "version number")
-    if number not in VERSIONS:
-        known = ", ".join(map(str, VERSIONS))
-        raise BitstreamError(len(MAGIC), f"version must be one of {known}; got {number}")
-    return VERSIONS[number]
+    _, header = read_opening(Window(BytesIO(data)))
+    return header

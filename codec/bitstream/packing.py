@@ -5,10 +5,65 @@ n = i * bits + j of the stream, which is the bit of weight 2 ** (n % 8) in byte 
 over is zero. The values 1, 2, 7 of 3 bits each, for example, are the bytes 0b11_010_001, 0b0000000_1.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MAX_BITS = 32
+
+
+class ChunkCoder(Protocol):
+    """A way to turn the codes of a chunk to bytes, and back.
+
+    Attributes:
+        fingerprint: Of what a reader needs to have, 16 hexadecimal digits; None if it needs nothing.
+    """
+
+    @property
+    def fingerprint(self) -> str | None: ...
+
+    def encode(self, codes: NDArray[np.integer]) -> bytes:
+        """Bytes of codes, [channels, num_quantizers, frames].
+
+        Raises:
+            ValueError: A code is out of range.
+        """
+        ...
+
+    def decode(self, payload: bytes, channels: int, num_quantizers: int, frames: int) -> NDArray[np.int64]:
+        """Codes of bytes, [channels, num_quantizers, frames].
+
+        Raises:
+            ValueError: `encode` does not return such bytes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Codes packed to their exact number of bits, frame by frame: [frames, channels, num_quantizers].
+
+    Attributes:
+        bits: Of every code, 1 to 32.
+    """
+
+    bits: int
+
+    @property
+    def fingerprint(self) -> None:
+        """A reader needs nothing but the header."""
+        return None
+
+    def encode(self, codes: NDArray[np.integer]) -> bytes:
+        """Pack codes, [channels, num_quantizers, frames]; see `pack`."""
+        return pack(codes.transpose(2, 0, 1), self.bits)
+
+    def decode(self, payload: bytes, channels: int, num_quantizers: int, frames: int) -> NDArray[np.int64]:
+        """Undo `encode`; see `unpack`."""
+        codes = unpack(payload, self.bits, frames * channels * num_quantizers)
+        return codes.reshape(frames, channels, num_quantizers).transpose(1, 2, 0)
 
 
 def packed_size(bits: int, count: int) -> int:

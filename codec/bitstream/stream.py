@@ -1,27 +1,34 @@
 """What a file of codes says, whatever its version."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec.bitstream.packing import MAX_BITS
+from codec.bitstream.tags import check_tags
 
-FRAMES_PER_CHUNK = 500
+FRAMES_PER_CHUNK = 100
 MAX_NAME_BYTES = 255
+# Whoever reads or writes a chunk takes memory in proportion to its codes.
+MAX_CODES_PER_CHUNK = 1 << 20
 
-# The upper ends are what the fields of a file can hold, except for the sample rate: whoever decodes a file takes
-# memory in proportion to it, and no audio needs more.
+# The upper ends are about what the fields of a file can hold, except for the sample rates: whoever decodes a file takes
+# memory in proportion to them, and no audio needs more.
 RANGES = {
     "sample_rate": (1, 1_000_000),
     "channels": (1, (1 << 16) - 1),
-    "length": (1, (1 << 64) - 1),
+    "length": (1, (1 << 63) - 1),
     "num_quantizers": (1, (1 << 16) - 1),
     "bits": (1, MAX_BITS),
-    "num_frames": (1, (1 << 64) - 1),
+    "num_frames": (1, (1 << 63) - 1),
     "frames_per_chunk": (1, (1 << 32) - 1),
+    "model_rate": (1, 1_000_000),
+    "hop_length": (1, (1 << 32) - 1),
 }
+OPTIONAL = {"length", "num_frames", "model_rate", "hop_length"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,16 @@ class Header:
         fingerprint: Fingerprint of the model's weights, 16 lowercase hexadecimal digits.
         sample_rate: Rate of the original audio in Hz.
         channels: Channels of the original audio, each coded on its own.
-        length: Samples per channel of the original audio.
+        length: Samples per channel of the original audio. None: not known yet, of a live stream.
         num_quantizers: Stages per frame.
         bits: Bits per code.
-        num_frames: Frames per channel.
-        frames_per_chunk: Frames per channel in every chunk but the last.
+        num_frames: Frames per channel. None: not known yet.
+        frames_per_chunk: Frames per channel in every chunk but the last; all codes of a chunk are at most 2 ** 20.
+        model_rate: Rate of the model in Hz. None in files of version 1, which do not say it.
+        hop_length: Samples of the model per frame. None in files of version 1.
+        tags: Texts by name, such as the title: see `check_tags` for what they may hold. None in files of version 1.
+        entropy: Fingerprint of the tables that the codes are entropy-coded with, 16 lowercase hexadecimal digits.
+            None: the codes are packed.
 
     Raises:
         ValueError: A field is out of range.
@@ -47,27 +59,61 @@ class Header:
     fingerprint: str
     sample_rate: int
     channels: int
-    length: int
+    length: int | None
     num_quantizers: int
     bits: int
-    num_frames: int
+    num_frames: int | None
     frames_per_chunk: int = FRAMES_PER_CHUNK
+    model_rate: int | None = None
+    hop_length: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    entropy: str | None = None
 
     def __post_init__(self) -> None:
-        for field, (low, high) in RANGES.items():
-            value = getattr(self, field)
-            if not low <= value <= high:
-                raise ValueError(f"{field} must be {low} to {high}; got {value}")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not (value is None and name in OPTIONAL) and not low <= value <= high:
+                raise ValueError(f"{name} must be {low} to {high}; got {value}")
         # Control characters in a name from anyone's file would reach the terminal.
         if not (self.model and self.model.isprintable() and len(self.model.encode()) <= MAX_NAME_BYTES):
             raise ValueError(f"model must be printable, of 1 to {MAX_NAME_BYTES} bytes; got {self.model!r}")
-        if not re.fullmatch("[0-9a-f]{16}", self.fingerprint):
-            raise ValueError(f"fingerprint must be 16 lowercase hexadecimal digits; got {self.fingerprint!r}")
+        for name in ("fingerprint", "entropy"):
+            value = getattr(self, name)
+            if not (value is None and name == "entropy") and not re.fullmatch("[0-9a-f]{16}", value):
+                raise ValueError(f"{name} must be 16 lowercase hexadecimal digits; got {value!r}")
+        if (count := self.codes_in(self.longest_chunk)) > MAX_CODES_PER_CHUNK:
+            raise ValueError(f"a chunk must have at most {MAX_CODES_PER_CHUNK} codes; got {count}")
+        check_tags(self.tags)
 
     @property
-    def duration(self) -> float:
-        """Length of the original audio in seconds."""
-        return self.length / self.sample_rate
+    def duration(self) -> float | None:
+        """Length of the original audio in seconds; None if that is not known yet."""
+        return None if self.length is None else self.length / self.sample_rate
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second; None in files of version 1, which do not say it."""
+        return None if self.model_rate is None or self.hop_length is None else self.model_rate / self.hop_length
+
+    @property
+    def longest_chunk(self) -> int:
+        """Frames of the longest chunk that there can be."""
+        return self.frames_in(0)
+
+    @property
+    def num_chunks(self) -> int | None:
+        """Chunks of the whole stream; None if its length is not known yet."""
+        return None if self.num_frames is None else -(-self.num_frames // self.frames_per_chunk)
+
+    def frames_in(self, number: int) -> int:
+        """Frames that a chunk has; in a stream of unknown length, that it has at most. 0 after the last one."""
+        if self.num_frames is None:
+            return self.frames_per_chunk
+        return max(0, min(self.frames_per_chunk, self.num_frames - number * self.frames_per_chunk))
+
+    def codes_in(self, frames: int) -> int:
+        """Codes that some frames have, of all stages and channels."""
+        return frames * self.num_quantizers * self.channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,3 +135,21 @@ class Stream:
         shape = (self.header.channels, self.header.num_quantizers, self.header.num_frames)
         if self.codes.shape != shape:
             raise ValueError(f"codes must have the shape {shape} that the header says; got {self.codes.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A stretch of a file of codes, as it is read.
+
+    Attributes:
+        first_frame: Its place in the stream.
+        num_frames: Its length; may be 0 for a problem that cost nothing.
+        codes: [channels, num_quantizers, num_frames], int64. None: these frames are lost.
+        problem: What was wrong with the bytes up to here, if anything; codes may be there all the same, for example
+            after bytes that do not belong to the file.
+    """
+
+    first_frame: int
+    num_frames: int
+    codes: NDArray[np.int64] | None
+    problem: str | None = None

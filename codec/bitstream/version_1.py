@@ -1,4 +1,4 @@
-"""Version 1 of the file format: packed codes in chunks.
+"""Version 1 of the file format, which is still read: packed codes in chunks.
 
 Little-endian, without padding. The header starts with what all versions share (see `container`):
 
@@ -24,115 +24,87 @@ Then come ceil(num_frames / frames_per_chunk) chunks, each readable without the 
      4 + p      4  CRC32 of the chunk's bytes before
 
 In a chunk the stages of a frame stand together, and the channels of a frame: the order is [frames, channels,
-num_quantizers]. The file ends with its last chunk.
+num_quantizers]. The file ends with its last chunk. A damaged chunk leaves the others where they are; a missing one
+makes all that follow unreadable, since nothing tells them apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 
-import numpy as np
-from numpy.typing import NDArray
+from codec.bitstream.cursor import CHECKSUM, BitstreamError, Cursor, truncated
+from codec.bitstream.packing import packed_size
+from codec.bitstream.piece import Piece, chunk_name
+from codec.bitstream.stream import Header
+from codec.bitstream.window import Window
 
-from codec.bitstream.cursor import CHECKSUM, BitstreamError, Cursor, append_checksum
-from codec.bitstream.packing import pack, packed_size, unpack
-from codec.bitstream.stream import Header, Stream
-
-FIELDS = Struct("<8sIHQHBQIB")
+NUMBER = 1
+FIELDS = Struct("<6x8sIHQHBQIB")
 CHUNK = Struct("<I")
 
 
-def write(stream: Stream, prefix: bytes) -> bytes:
-    """Turn a stream into a file.
-
-    Args:
-        stream: What to write.
-        prefix: Magic and version.
+def read_header(window: Window) -> Header:
+    """Read and check a header, and move to the first chunk.
 
     Raises:
-        ValueError: A code is negative, or needs more bits than the header says.
+        BitstreamError: It is damaged, or wrong in itself.
     """
-    return b"".join([_header_bytes(stream.header, prefix), *_chunks_bytes(stream)])
-
-
-def read_header(cursor: Cursor) -> Header:
-    """Read and check a header; the cursor, past magic and version, moves to the first chunk."""
-    *fields, name_size = cursor.read(FIELDS, "header")
+    start = window.position
+    *fields, name_size = Cursor(window.peek(FIELDS.size), start).read(FIELDS, "header")
+    cursor = Cursor(window.peek(FIELDS.size + name_size + CHECKSUM.size), start)
+    cursor.take(FIELDS.size, "header")
     name = bytes(cursor.take(name_size, "model name"))
-    cursor.read_checksum(0, "header")
+    cursor.read_checksum(start, "header")
     fingerprint, *numbers = fields
     try:
-        return Header(name.decode(), fingerprint.hex(), *numbers)
+        header = Header(name.decode(), fingerprint.hex(), *numbers)
     except ValueError as error:
-        raise BitstreamError(0, f"header is wrong: {error}") from error
+        raise BitstreamError(start, f"header is wrong: {error}") from error
+    window.skip(cursor.position - start)
+    return header
 
 
-def read_codes(cursor: Cursor, header: Header) -> NDArray[np.int64]:
-    """Read and check all chunks, up to the end of the file.
+def find_chunk(header: Header, number: int) -> tuple[int, int]:
+    """Number of a chunk, or of the last one if there are not so many; and the bytes from the first chunk to there."""
+    assert header.num_chunks is not None
+    number = min(number, header.num_chunks - 1)
+    return number, number * _chunk_size(header, header.frames_per_chunk)
 
-    Returns:
-        [channels, num_quantizers, num_frames].
+
+def scan(window: Window, header: Header, report: Callable[[BitstreamError], None], first: int) -> Iterator[Piece]:
+    """Read chunks to the end of the file.
+
+    Args:
+        window: Stands where chunk `first` begins.
+        header: Of the file.
+        report: Is told what is wrong, and raises it if no chunk behind it is wanted.
+        first: Number of a chunk.
     """
-    _check_size(cursor, header)
-    # Not before this line: until then the header's numbers are claims, from here on the bytes are there.
-    codes = np.empty((header.channels, header.num_quantizers, header.num_frames), dtype=np.int64)
-    for index, start in enumerate(range(0, header.num_frames, header.frames_per_chunk)):
-        frames = min(header.frames_per_chunk, header.num_frames - start)
-        codes[:, :, start : start + frames] = _read_chunk(cursor, header, frames, f"chunk {index}")
-    return codes
+    for number in range(first, header.num_chunks or 0):
+        frames = header.frames_in(number)
+        size = _chunk_size(header, frames)
+        data = window.peek(size)
+        try:
+            if len(data) < size:
+                raise truncated(window.position, chunk_name(header, number), size, len(data))
+            yield _read_chunk(data, window.position, number, frames, chunk_name(header, number))
+        except BitstreamError as error:
+            report(error)
+        if len(data) < size:
+            return
+        window.skip(size)
+    if window.peek(1):
+        report(BitstreamError(window.position, "the file must end with its last chunk; got more bytes"))
 
 
-def _header_bytes(header: Header, prefix: bytes) -> bytes:
-    name = header.model.encode()
-    fields = FIELDS.pack(
-        bytes.fromhex(header.fingerprint),
-        header.sample_rate,
-        header.channels,
-        header.length,
-        header.num_quantizers,
-        header.bits,
-        header.num_frames,
-        header.frames_per_chunk,
-        len(name),
-    )
-    return append_checksum(prefix + fields + name)
-
-
-def _chunks_bytes(stream: Stream) -> Iterator[bytes]:
-    size = stream.header.frames_per_chunk
-    for start in range(0, stream.header.num_frames, size):
-        codes = stream.codes[:, :, start : start + size]
-        payload = pack(codes.transpose(2, 0, 1), stream.header.bits)
-        yield append_checksum(CHUNK.pack(codes.shape[2]) + payload)
-
-
-def _payload_size(header: Header, frames: int) -> int:
-    return packed_size(header.bits, frames * header.channels * header.num_quantizers)
-
-
-def _check_size(cursor: Cursor, header: Header) -> None:
-    # In closed form, because the header may claim 2 ** 60 chunks.
-    around = CHUNK.size + CHECKSUM.size
-    full, rest = divmod(header.num_frames, header.frames_per_chunk)
-    size = full * (around + _payload_size(header, header.frames_per_chunk))
-    if rest:
-        size += around + _payload_size(header, rest)
-    if size > cursor.remaining:
-        message = f"truncated: all chunks take {size} bytes, of which {cursor.remaining} are there"
-        raise BitstreamError(len(cursor.data), message)
-    if size < cursor.remaining:
-        message = f"the file must end with its last chunk; got {cursor.remaining - size} bytes more"
-        raise BitstreamError(cursor.position + size, message)
-
-
-def _read_chunk(cursor: Cursor, header: Header, frames: int, what: str) -> NDArray[np.int64]:
-    start = cursor.position
+def _read_chunk(data: bytes, position: int, number: int, frames: int, what: str) -> Piece:
+    cursor = Cursor(data, position)
     (claimed,) = cursor.read(CHUNK, what)
-    payload = cursor.take(_payload_size(header, frames), what)
-    cursor.read_checksum(start, what)
+    payload = bytes(cursor.take(len(data) - CHUNK.size - CHECKSUM.size, what))
+    cursor.read_checksum(position, what)
     if claimed != frames:
-        raise BitstreamError(start, f"{what} must have {frames} frames; got {claimed}")
-    try:
-        codes = unpack(payload, header.bits, frames * header.channels * header.num_quantizers)
-    except ValueError as error:
-        raise BitstreamError(start, f"{what} is wrong: {error}") from error
-    return codes.reshape(frames, header.channels, header.num_quantizers).transpose(1, 2, 0)
+        raise BitstreamError(position, f"{what} must have {frames} frames; got {claimed}")
+    return Piece(position, number, frames, payload)
+
+
+def _chunk_size(header: Header, frames: int) -> int:
+    return CHUNK.size + packed_size(header.bits, header.codes_in(frames)) + CHECKSUM.size

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.audio import read_audio, resample
-from codec.bitstream import Header, Stream, write_stream
+from codec.bitstream import Stream, write_stream
 from codec.distributed import gather_objects, rank, sum_over_ranks, world_size
 from codec.evaluate.metrics import mean_of_known, mel_distance, pesq_wb, si_sdr, stoi
 from codec.model.codec import Codec
+from codec.model.header import make_header
 from codec.quantize.usage import count_codes, dead_share, perplexity
 
 Samples = NDArray[np.float32]
@@ -186,7 +187,7 @@ class _Trial:
         else:
             codes, encode_seconds = _time(self.codec.encode, on_device, self.num_quantizers)
             estimate, decode_seconds = _time(self.codec.decode, codes)
-            num_bytes = len(write_stream(self._to_stream(codes.cpu(), length)))
+            num_bytes = len(write_stream(self._to_stream(codes.cpu(), length), self.codec.entropy))
             self.counts += count_codes(codes.cpu(), self.codec.codebook_size)
         self._costs.append(_Cost(num_bytes, length / self.codec.sample_rate, encode_seconds, decode_seconds))
         estimate = estimate[..., :length].clamp(-1, 1)
@@ -198,15 +199,14 @@ class _Trial:
         return torch.tensor(values, dtype=torch.float64).view(-1, len(Scores._fields) + len(_Cost._fields))
 
     def _to_stream(self, codes: Tensor, length: int) -> Stream:
-        header = Header(
-            model=self.codec.name,
-            fingerprint=self.fingerprint,
+        _, stages, num_frames = codes.shape
+        header = make_header(
+            self.codec,
+            stages,
             sample_rate=self.codec.sample_rate,
-            channels=1,
             length=length,
-            num_quantizers=codes.shape[1],
-            bits=self.codec.bits_per_code,
-            num_frames=codes.shape[2],
+            num_frames=num_frames,
+            fingerprint=self.fingerprint,
         )
         return Stream(header, codes.numpy())
 

@@ -1,4 +1,4 @@
-"""Codecs on disk: config.json and model.safetensors, as on the Hugging Face hub. No pickle."""
+"""Codecs on disk: config.json, model.safetensors and, if there are, entropy.safetensors. No pickle."""
 
 import hashlib
 import json
@@ -8,11 +8,13 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
+import safetensors.numpy
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from codec.bitstream.entropy import EntropyTables
 from codec.choose import did_you_mean
 from codec.model.build import build_codec
 from codec.model.codec import Codec
@@ -21,13 +23,16 @@ from codec.settings import settings_from
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+ENTROPY_FILE = "entropy.safetensors"
+# In the metadata of the entropy tables: the fingerprint of the weights whose codes they were learned from.
+ENTROPY_KEY = "weights"
 # Entries of the state dict that neither encoding nor decoding reads.
 _TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a codec's settings and weights into a folder, which is made if need be.
+    """Write a codec's settings, weights and entropy tables into a folder, which is made if need be.
 
     Args:
         codec: What to save.
@@ -42,8 +47,24 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
         for name, tensor in codec.state_dict().items()
     }
     config = json.dumps(asdict(codec.config), indent=2) + "\n"
+    # Tables of other weights would be refused, so that none are there while the weights change.
+    (folder / ENTROPY_FILE).unlink(missing_ok=True)
     write_whole(folder / CONFIG_FILE, config.encode())
     write_whole(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    if codec.entropy is not None:
+        # As `load_weights` will have them.
+        loaded = {name: tensor.to(codec.state_dict()[name].dtype) for name, tensor in weights.items()}
+        write_whole(folder / ENTROPY_FILE, entropy_bytes(codec.entropy, _fingerprint(loaded)))
+
+
+def entropy_bytes(tables: EntropyTables, fingerprint: str) -> bytes:
+    """The contents of entropy.safetensors.
+
+    Args:
+        tables: What `Codec.entropy` shall be.
+        fingerprint: Of the codec whose codes they were learned from.
+    """
+    return safetensors.numpy.save(dict(tables.to_arrays()), metadata={ENTROPY_KEY: fingerprint})
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -51,14 +72,17 @@ def from_pretrained(name_or_folder: str | Path) -> Codec:
 
     Args:
         name_or_folder: Name of a shipped model, a folder that `save_pretrained` wrote, or a repository OWNER/NAME of
-            the Hugging Face hub that holds the two files of such a folder.
+            the Hugging Face hub that holds the files of such a folder.
 
     Raises:
-        ValueError: There is no such model or folder; or its settings or weights do not fit, with those that do not.
+        ValueError: There is no such model or folder; or its settings or weights do not fit, with those that do not; or
+            its entropy tables are damaged, or belong to other weights.
     """
     folder = _find(name_or_folder)
     codec = build_codec(_load_config(folder / CONFIG_FILE))
     load_weights(codec, _load_tensors(folder / WEIGHTS_FILE))
+    if (folder / ENTROPY_FILE).exists():
+        codec.entropy = _load_entropy(folder / ENTROPY_FILE, codec)
     return codec.eval()
 
 
@@ -95,8 +119,12 @@ def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
 
 def fingerprint(codec: Codec) -> str:
     """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of all that encodes or decodes."""
+    return _fingerprint(codec.state_dict())
+
+
+def _fingerprint(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(codec.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         if _TRAINING_ONLY.search(name):
             continue
         array = tensor.detach().cpu().contiguous().numpy()
@@ -132,7 +160,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, ENTROPY_FILE]))
     # Its errors have no base of their own: among them are OSError and ValueError, and those of the HTTP library.
     except Exception as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -159,3 +187,23 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
+
+
+def _load_entropy(path: Path, codec: Codec) -> EntropyTables:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            belongs_to = (file.metadata() or {}).get(ENTROPY_KEY)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
+    remedy = "remove it; codec train-entropy makes another"
+    if belongs_to != (own := fingerprint(codec)):
+        raise ValueError(f"{path}: must belong to the weights {own} beside it; got {belongs_to}: {remedy}")
+    try:
+        tables = EntropyTables.from_arrays(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: {remedy}") from None
+    shape, expected = tables.ranks.shape, (codec.num_quantizers, codec.codebook_size)
+    if shape != expected:
+        raise ValueError(f"{path}: must be for {expected} stages and codes; got {shape}: {remedy}")
+    return tables

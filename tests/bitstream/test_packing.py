@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.bitstream import pack, packed_size, unpack
+from codec.bitstream import Packed, pack, packed_size, unpack
 
 
 def reference_pack(values, bits):
@@ -89,3 +89,12 @@ def test_a_bit_set_after_the_last_value_is_an_error(bit):
     data = bytes([0, 0, 0, 1 << bit])
     with pytest.raises(ValueError, match="the bits after the last value must be zero; got ones"):
         unpack(data, 10, 3)
+
+
+def test_packed_chunks_hold_frame_after_frame():
+    codes = np.random.default_rng(0).integers(0, 1024, (2, 3, 7))  # channels, stages, frames
+    payload = Packed(10).encode(codes)
+    in_order = [int(codes[c, q, t]) for t in range(7) for c in range(2) for q in range(3)]
+    assert payload == reference_pack(in_order, 10)
+    assert np.array_equal(Packed(10).decode(payload, 2, 3, 7), codes)
+    assert Packed(10).fingerprint is None

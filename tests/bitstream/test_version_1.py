@@ -1,4 +1,5 @@
 import re
+from io import BytesIO
 from zlib import crc32
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.bitstream import BitstreamError, Header, Stream, read_stream, write_stream
+from codec.bitstream import BitstreamError, Header, Stream, StreamReader, read_stream
 from codec.bitstream.cursor import append_checksum
 
 # Written out by hand after the table in the module's docstring. Files like this one exist: it must stay readable, and
@@ -57,11 +58,9 @@ def with_header(**changes):
     return append_checksum(bytes(header)) + GOLDEN[len(GOLDEN_HEADER) + 4 :]
 
 
-def test_the_golden_file_is_written():
-    assert write_stream(GOLDEN_STREAM) == GOLDEN
-
-
-def test_the_golden_file_is_read():
+def test_the_golden_file_is_read(data):
+    assert (data / "version_1.rvq").read_bytes() == GOLDEN
+    assert StreamReader(BytesIO(GOLDEN)).version == 1
     stream = read_stream(GOLDEN)
     assert stream.header == GOLDEN_STREAM.header
     assert stream.codes.dtype == np.int64
@@ -75,7 +74,7 @@ def streams(draw):
         fingerprint=draw(st.binary(min_size=8, max_size=8)).hex(),
         sample_rate=draw(st.integers(1, 1_000_000)),
         channels=draw(st.integers(1, 3)),
-        length=draw(st.integers(1, 2**64 - 1)),
+        length=draw(st.integers(1, 2**63 - 1)),
         num_quantizers=draw(st.integers(1, 12)),
         bits=draw(st.integers(1, 32)),
         num_frames=draw(st.integers(1, 40)),
@@ -87,29 +86,11 @@ def streams(draw):
 
 
 @settings(deadline=None)
-@given(streams())
-def test_every_stream_comes_back(stream):
-    again = read_stream(write_stream(stream))
+@given(stream=streams())
+def test_every_stream_comes_back(stream, fuzz):
+    again = read_stream(fuzz.write_version_1(stream))
     assert again.header == stream.header
     assert np.array_equal(again.codes, stream.codes)
-
-
-@pytest.mark.parametrize("seconds", [0.02, 1, 9.99, 10, 10.02, 60, 3600])
-@pytest.mark.parametrize("num_quantizers", range(1, 13))
-def test_files_are_as_small_as_the_bitrate_promises(seconds, num_quantizers):
-    num_frames = round(seconds * 50)
-    header = Header("speech_16khz", "0" * 16, 16_000, 1, round(seconds * 16_000), num_quantizers, 10, num_frames)
-    data = write_stream(Stream(header, np.zeros((1, num_quantizers, num_frames), dtype=np.int64)))
-    promised = num_quantizers * 10 * 50 * seconds / 8
-    assert promised <= len(data) <= 1.02 * promised + 200
-
-
-def test_every_flipped_bit_is_detected():
-    for bit in range(8 * len(GOLDEN)):
-        damaged = bytearray(GOLDEN)
-        damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BitstreamError, match=r"^byte \d+: "):
-            read_stream(bytes(damaged))
 
 
 @pytest.mark.parametrize("position", range(len(GOLDEN)))
@@ -134,12 +115,39 @@ def test_the_place_of_a_damage_is_named():
     with pytest.raises(BitstreamError, match=rf"^byte {second_chunk}: chunk 1 is damaged: its checksum must be "):
         read_stream(bytes(damaged))
     with pytest.raises(
-        BitstreamError, match=rf"^byte {len(GOLDEN)}: the file must end with its last chunk; got 2 bytes"
+        BitstreamError, match=rf"^byte {len(GOLDEN)}: the file must end with its last chunk; got more bytes$"
     ):
         read_stream(GOLDEN + b"ab")
-    message = f"byte {len(GOLDEN) - 1}: truncated: all chunks take 21 bytes, of which 20 are there"
+    message = "byte 64: truncated: chunk 1 takes 10 bytes, of which 9 are there; the file is whole up to here"
     with pytest.raises(BitstreamError, match=f"^{message}$"):
         read_stream(GOLDEN[:-1])
+
+
+def read_concealed(data):
+    return [
+        (chunk.first_frame, chunk.num_frames, None if chunk.codes is None else chunk.codes.tolist())
+        for chunk in StreamReader(BytesIO(data), conceal=True).chunks()
+    ]
+
+
+def test_a_damaged_chunk_is_lost_alone():
+    damaged = bytearray(GOLDEN)
+    damaged[55] ^= 1
+    assert read_concealed(damaged) == [(0, 2, None), (2, 1, GOLDEN_STREAM.codes[:, :, 2:].tolist())]
+
+
+def test_what_is_cut_off_is_lost():
+    for length in range(53, 74):
+        first, *others = read_concealed(GOLDEN[:length])
+        assert others == ([(2, 1, None)] if length >= 64 else [])
+        assert first == ((0, 2, GOLDEN_STREAM.codes[:, :, :2].tolist()) if length >= 64 else (0, 3, None))
+
+
+def test_reading_begins_at_any_frame():
+    reader = StreamReader(BytesIO(GOLDEN))
+    assert [chunk.first_frame for chunk in reader.chunks(1)] == [0, 2]
+    assert [chunk.first_frame for chunk in reader.chunks(2)] == [2]
+    assert list(reader.chunks(4)) == []
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,8 @@ def test_the_place_of_a_damage_is_named():
         ({"at_39": bytes(4)}, "byte 0: header is wrong: frames_per_chunk must be 1 to 4294967295; got 0"),
         ({"at_45": b"\xff"}, "byte 0: header is wrong: 'utf-8' codec can't decode byte 0xff in position 1"),
         ({"at_48": b"\x1b"}, "byte 0: header is wrong: model must be printable"),
-        ({"at_39": b"\x01"}, "byte 74: truncated: all chunks take 30 bytes, of which 21 are there"),
+        ({"at_39": b"\x01"}, "byte 53: chunk 0 is damaged: its checksum must be "),
+        ({"at_18": b"\xff\xff", "at_28": b"\xff\xff"}, "byte 0: header is wrong: a chunk must have at most 1048576"),
     ],
 )
 def test_a_header_that_is_wrong_in_itself_is_an_error(changes, message):
@@ -160,12 +169,17 @@ def test_a_header_that_is_wrong_in_itself_is_an_error(changes, message):
         read_stream(with_header(**changes))
 
 
-@pytest.mark.parametrize("num_frames", [2**40, 2**60, 2**64 - 1])
-@pytest.mark.parametrize("frames_per_chunk", [1, 2**32 - 1])
+@pytest.mark.parametrize("num_frames", [2**40, 2**63 - 1])
+@pytest.mark.parametrize("frames_per_chunk", [1, 2, 100_000, 2**32 - 1])
 def test_frames_that_a_header_only_claims_take_no_memory(num_frames, frames_per_chunk):
     data = with_header(at_31=num_frames.to_bytes(8, "little"), at_39=frames_per_chunk.to_bytes(4, "little"))
-    with pytest.raises(BitstreamError, match=r"^byte 74: truncated: all chunks take \d+ bytes, of which 21 are there$"):
+    with pytest.raises(
+        BitstreamError, match=r"^byte \d+: (truncated: chunk|chunk 0 is damaged|header is wrong: a chunk)"
+    ):
         read_stream(data)
+    if frames_per_chunk == 2:
+        whole, lost = StreamReader(BytesIO(data), conceal=True).chunks()
+        assert (whole.num_frames, lost.num_frames) == (2, num_frames - 2)
 
 
 def test_a_chunk_with_another_number_of_frames_is_an_error():
@@ -189,10 +203,3 @@ def test_bytes_with_a_fitting_header_checksum_raise_nothing_else(body):
     data = header + crc32(header).to_bytes(4, "little")
     with pytest.raises(BitstreamError):
         read_stream(data)
-
-
-def test_a_code_out_of_range_is_not_written():
-    codes = GOLDEN_STREAM.codes.copy()
-    codes[0, 0, 2] = 8
-    with pytest.raises(ValueError, match="values of 3 bits must be 0 to 7; got 0 to 8"):
-        write_stream(Stream(GOLDEN_STREAM.header, codes))

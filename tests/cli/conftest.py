@@ -60,13 +60,16 @@ def run() -> Callable[..., Result]:
 
 @pytest.fixture
 def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start Python in a process of its own: `start_python("-m", "codec.cli.main", "encode", path)`."""
+    """Start Python in a process of its own: `start_python("-m", "codec.cli.main", "encode", path)`.
+
+    Options are those of `Popen`.
+    """
     processes = []
 
-    def start(*arguments):
+    def start(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options):
         command = [sys.executable, *map(str, arguments)]
-        pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+        options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, **options}
+        processes.append(subprocess.Popen(command, stdin=stdin, stdout=stdout, **options))
         return processes[-1]
 
     yield start

@@ -1,71 +1,75 @@
-import os
+import json
 
 import pytest
 
-from codec.bitstream import Header
-from codec.cli.info import describe
+from codec import Codec
+from codec.bitstream import read_stream
 
 INFO = """
 import sys
 from codec.cli.main import app
-app(["info", sys.argv[1]], standalone_mode=False)
+app(["info", *sys.argv[1:]], standalone_mode=False)
 sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """
 
 
-def test_describes_everything_in_the_header():
-    header = Header(
-        model="speech_16khz",
-        fingerprint="0123456789abcdef",
-        sample_rate=44_100,
-        channels=2,
-        length=441_000,
-        num_quantizers=6,
-        bits=10,
-        num_frames=500,
-    )
-    assert describe(header, size=8_000) == {
-        "model": "speech_16khz",
-        "fingerprint": "0123456789abcdef",
-        "sample rate": "44100 Hz",
-        "channels": "2",
-        "length": "441000 samples",
-        "duration": "10.000 s",
-        "stages": "6",
-        "bits per code": "10",
-        "frames": "500",
-        "frames per chunk": "500",
-        "size": "8000 bytes",
-        "bitrate on disk": "6400 bit/s",
-        "compression": "220.5 times smaller than 16-bit PCM",
-    }
-
-
-def test_the_real_command_shows_it(code_file, run_process):
-    result = run_process("info", code_file)
+def test_files_are_shown_one_below_the_other(code_file, run):
+    result = run("info", code_file, code_file)
     assert (result.exit_code, result.stderr) == (0, "")
+    first, second = result.stdout.split("\n\n")
+    assert first + "\n" == second
     for shown in ("tiny_1", "16000 Hz", "8000 samples", "0.500 s", f"{code_file.stat().st_size} bytes"):
-        assert shown in result.stdout
+        assert shown in first
 
 
-def test_needs_neither_model_nor_torch(code_file, start_python):
-    process = start_python("-c", INFO, code_file)
+def test_json_is_an_object_a_line(code_file, model_folder, run):
+    result = run("info", "--json", code_file, model_folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    file, model = map(json.loads, result.stdout.splitlines())
+    assert (file["file"], file["length"], file["problems"]) == (str(code_file), 8_000, [])
+    assert file["fingerprint"] == model["fingerprint"] == Codec.from_pretrained(model_folder).fingerprint()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--verify"]])
+def test_a_file_needs_neither_model_nor_torch(code_file, start_python, options):
+    process = start_python("-c", INFO, code_file, *options)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
 
 
-@pytest.mark.parametrize("position", [0, 4, 20, 60, 100, -1])
-def test_damage_is_one_line_on_stderr(code_file, run, position):
-    damaged = bytearray(code_file.read_bytes())
-    damaged[position] ^= 1
-    code_file.write_bytes(damaged)
-    result = run("info", code_file)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: {code_file}: byte ")
-    assert result.stderr.count("\n") == 1
+def test_a_model_is_shown_by_its_name(run):
+    result = run("info", "speech_16khz")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for shown in ("speech_16khz (", "16000 Hz", "50 frames/s", "70 ms", "12 of 1024 codes", "500 1000 1500", "8556176"):
+        assert shown in result.stdout
 
 
-def test_a_missing_file_is_one_line_on_stderr(tmp_path, run):
-    result = run("info", tmp_path / "missing.rvq")
-    assert (result.exit_code, result.stderr) == (1, f"error: {tmp_path / 'missing.rvq'}: No such file or directory\n")
-    assert os.listdir(tmp_path) == []
+def test_verify_counts_what_is_whole(code_file, run):
+    result = run("info", "--verify", code_file)
+    assert (result.exit_code, result.output) == (0, f"{code_file}: 1 chunks, 25 frames, 0 problems\n")
+    result = run("info", "--verify", "--json", code_file)
+    assert json.loads(result.stdout) == {"file": str(code_file), "chunks": 1, "frames": 25, "problems": []}
+
+
+@pytest.mark.parametrize("options", [[], ["--verify"]])
+def test_all_damage_is_listed_without_a_model(code_file, run, options):
+    whole = code_file.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        code_file.write_bytes(damaged)
+        result = run("info", *options, code_file)
+        assert result.exit_code == 1
+        assert result.stderr
+        assert all(line.startswith(f"error: {code_file}: ") for line in result.stderr.splitlines())
+
+
+def test_what_cannot_be_read_does_not_stop_the_others(code_file, tmp_path, run):
+    (tmp_path / "text.rvq").write_text("no codes")
+    result = run("info", tmp_path / "missing.rvq", tmp_path / "text.rvq", "no_such_model", "--json", code_file)
+    assert (result.exit_code, result.stdout.count("\n")) == (1, 1)
+    missing, text, model = result.stderr.splitlines()
+    assert missing == f"error: {tmp_path / 'missing.rvq'}: No such file or directory"
+    assert text.startswith(f"error: {tmp_path / 'text.rvq'}: byte 0: not a file of codes")
+    assert model.startswith("error: model must be a folder")
+    assert json.loads(result.stdout)["length"] == read_stream(code_file.read_bytes()).header.length

@@ -1,14 +1,13 @@
+import errno
 import os
 import re
-import signal
 import stat
 import threading
-import time
 
 import pytest
 
 from codec.cli.errors import CommandError
-from codec.cli.output import new_file
+from codec.cli.output import OutputExistsError, check_output, new_file, open_output
 
 
 def write(path, overwrite=False):
@@ -101,13 +100,6 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert modes[0] == modes[1]
 
 
-def test_the_handler_of_sigterm_is_put_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    with new_file(tmp_path / "a.rvq", source=tmp_path, overwrite=False):
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 def test_works_outside_of_the_main_thread(tmp_path):
     thread = threading.Thread(target=write, args=[tmp_path / "a.rvq"])
     thread.start()
@@ -115,23 +107,50 @@ def test_works_outside_of_the_main_thread(tmp_path):
     assert (tmp_path / "a.rvq").read_text() == "new"
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_command_leaves_nothing(tmp_path, start_python, number, exit_code):
-    # Nobody writes into the pipe, so the command waits at its input, with the temporary file made.
-    os.mkfifo(tmp_path / "pipe.wav")
-    # A shell that puts the tests in the background lets them ignore Ctrl-C, which the command would inherit.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    encode = f"from codec.cli.main import app; app(['encode', {str(tmp_path / 'pipe.wav')!r}])"
-    process = start_python("-c", f"{listen}; {encode}")
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".codec-*.part")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_of_two_that_write_the_same_file_the_first_to_be_ready_has_written_it(tmp_path):
+    path = tmp_path / "a.rvq"
+    error = pytest.raises(OutputExistsError, match=r"a\.rvq: exists already")
+    with error, new_file(path, source=None, overwrite=False) as temporary:
+        temporary.write_text("slow")
+        write(path)
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.rvq"]
 
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
 
-    assert process.returncode == exit_code
-    assert "Traceback" not in stderr
-    assert os.listdir(tmp_path) == ["pipe.wav"]
+def test_without_links_a_file_is_renamed(tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    write(tmp_path / "a.rvq")
+    assert os.listdir(tmp_path) == ["a.rvq"]
+    with pytest.raises(OutputExistsError), new_file(tmp_path / "b.rvq", source=None, overwrite=False) as temporary:
+        temporary.write_text("slow")
+        (tmp_path / "b.rvq").write_text("other")
+    assert (tmp_path / "b.rvq").read_text() == "other"
+    assert sorted(os.listdir(tmp_path)) == ["a.rvq", "b.rvq"]
+
+
+def test_folders_are_made_on_demand(tmp_path):
+    path = tmp_path / "a" / "b" / "c.rvq"
+    with open_output(path, source=None, overwrite=False, make_folder=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_an_error_of_writing_names_the_output(tmp_path):
+    path = tmp_path / "a.rvq"
+    message = rf"^{re.escape(str(path))}: No space left on device$"
+    with pytest.raises(CommandError, match=message), open_output(path, source=None, overwrite=False):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
+
+
+def test_checking_says_what_writing_would(tmp_path):
+    (tmp_path / "a.rvq").touch()
+    with pytest.raises(OutputExistsError, match="exists already"):
+        check_output(tmp_path / "a.rvq", source=None, overwrite=False)
+    with pytest.raises(CommandError, match="there is no folder"):
+        check_output(tmp_path / "missing" / "a.rvq", source=None, overwrite=False)
+    check_output(tmp_path / "missing" / "a.rvq", source=None, overwrite=False, make_folder=True)
+    assert os.listdir(tmp_path) == ["a.rvq"]

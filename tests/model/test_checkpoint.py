@@ -5,12 +5,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from codec.bitstream import packed_size
+from codec.bitstream.entropy import EntropyTables
+from codec.bitstream.learn import learn_tables
 from codec.model import Codec, build_codec
-from codec.model.checkpoint import load_weights, shipped_models
+from codec.model.checkpoint import entropy_bytes, load_weights, shipped_models
 
 
 @pytest.fixture
@@ -262,3 +267,106 @@ def test_saving_leaves_two_files_that_others_may_read(codec, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     (tmp_path / "plain").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.fixture
+def tables(codec, speech) -> EntropyTables:
+    return learn_tables(codec.encode(speech[..., :16_000]).numpy(), codec.codebook_size)
+
+
+@pytest.fixture
+def folder_with_tables(codec, tables, tmp_path) -> Path:
+    codec.entropy = tables
+    codec.save_pretrained(tmp_path / "with_tables")
+    return tmp_path / "with_tables"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_entropy_tables_stand_beside_the_weights_that_they_belong_to(codec, tables, tmp_path, dtype):
+    assert codec.entropy is None
+    codec.entropy = tables
+    codec.save_pretrained(tmp_path, dtype=dtype)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "entropy.safetensors",
+        "model.safetensors",
+    ]
+    loaded = Codec.from_pretrained(tmp_path)
+    assert loaded.entropy.fingerprint == tables.fingerprint
+    assert np.array_equal(loaded.entropy.weights, tables.weights)
+    loaded.save_pretrained(tmp_path / "again", dtype=dtype)
+    first, again = (folder / "entropy.safetensors" for folder in (tmp_path, tmp_path / "again"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_model_without_entropy_tables_leaves_none_in_its_folder(codec, folder_with_tables):
+    codec.entropy = None
+    codec.save_pretrained(folder_with_tables)
+    assert Codec.from_pretrained(folder_with_tables).entropy is None
+
+
+def test_entropy_tables_do_not_change_the_fingerprint_of_the_weights(codec, tables):
+    fingerprint = codec.fingerprint()
+    codec.entropy = tables
+    assert codec.fingerprint() == fingerprint
+
+
+def test_entropy_tables_of_other_weights_are_refused(codec, folder_with_tables):
+    codec.quantizer.stages[0].codebook.steps.add_(1)
+    codec.save_pretrained(folder_with_tables)
+    assert Codec.from_pretrained(folder_with_tables).entropy is not None, "what only training reads is no matter"
+    kept = (folder_with_tables / "entropy.safetensors").read_bytes()
+    next(codec.parameters()).data.add_(1)
+    codec.save_pretrained(folder_with_tables)
+    (folder_with_tables / "entropy.safetensors").write_bytes(kept)
+    with pytest.raises(
+        ValueError, match=rf"must belong to the weights {codec.fingerprint()} .*: remove it; codec train"
+    ):
+        Codec.from_pretrained(folder_with_tables)
+
+
+def test_entropy_tables_for_another_number_of_stages_are_refused(codec, tables, folder):
+    fewer = learn_tables([np.zeros((2, 3), dtype=int)], 16)
+    (folder / "entropy.safetensors").write_bytes(entropy_bytes(fewer, codec.fingerprint()))
+    with pytest.raises(
+        ValueError, match=r"entropy\.safetensors: must be for \(4, 16\) stages and codes; got \(2, 16\)"
+    ):
+        Codec.from_pretrained(folder)
+
+
+def test_arrays_that_are_no_entropy_tables_are_refused(codec, tables, folder):
+    spoiled = replace(tables, weights=tables.weights + np.uint16(1))
+    (folder / "entropy.safetensors").write_bytes(entropy_bytes(spoiled, codec.fingerprint()))
+    with pytest.raises(ValueError, match=r"entropy\.safetensors: weights must be positive, with a sum"):
+        Codec.from_pretrained(folder)
+
+
+def test_damaged_entropy_tables_are_refused(tables, folder_with_tables):
+    path = folder_with_tables / "entropy.safetensors"
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    places = chance.sample(range(8 + int.from_bytes(whole[:8], "little")), 50)
+    damaged = [b"", whole[:8], whole[:-1], whole + b"x", b"\xff" * 100]
+    damaged += [whole[:place] + bytes([chance.randrange(256)]) + whole[place + 1 :] for place in places]
+    for content in damaged:
+        path.write_bytes(content)
+        # Letters of the metadata that nobody reads may be others.
+        with suppress(ValueError):
+            assert Codec.from_pretrained(folder_with_tables).entropy.fingerprint == tables.fingerprint
+
+
+@pytest.mark.parametrize(("stages", "most"), [(3, 0.82), (12, 0.88)])
+def test_the_tables_of_the_shipped_model_save_what_was_promised(clips, stages, most):
+    codec = Codec.from_pretrained("speech_16khz")
+    coded = packed = 0
+    for clip in clips:
+        waveform = torch.from_numpy(soundfile.read(clip, dtype="float32")[0])[None, None]
+        with torch.inference_mode():
+            codes = codec.encode(waveform, stages).numpy()
+        chunks = [codes[..., start : start + 100] for start in range(0, codes.shape[2], 100)]
+        payloads = [codec.entropy.encode(chunk) for chunk in chunks]
+        for chunk, payload in zip(chunks, payloads, strict=True):
+            assert np.array_equal(codec.entropy.decode(payload, *chunk.shape), chunk)
+        coded += sum(map(len, payloads))
+        packed += sum(packed_size(codec.bits_per_code, chunk.size) for chunk in chunks)
+    assert coded <= most * packed

@@ -39,22 +39,22 @@ def test_quality_rises_with_the_bitrate(codec, clips):
 
 
 @pytest.mark.parametrize("bitrate", [500, 1500, 3000, 6000])
-def test_ten_seconds_come_back_to_the_sample_from_a_file_as_small_as_promised(tmp_path, clips, bitrate):
+def test_ten_seconds_come_back_to_the_sample_from_a_file_smaller_than_promised(tmp_path, clips, bitrate):
     original, coded, decoded = (tmp_path / name for name in ("in.wav", "out.rvq", "out.wav"))
     speech = np.concatenate([soundfile.read(clip)[0] for clip in clips])[: 10 * 16_000 - 7]
     soundfile.write(original, speech, 16_000)
     for arguments in (["encode", original, "-o", coded, "--bitrate", bitrate], ["decode", coded, "-o", decoded]):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
-    promised = bitrate * len(speech) / 16_000 / 8
-    assert abs(coded.stat().st_size - promised) <= 0.02 * promised + 200
+    # Entropy coding keeps what it is for, beside what headers and checksums take.
+    assert coded.stat().st_size <= 0.88 * bitrate * len(speech) / 16_000 / 8 + 200
     assert soundfile.info(decoded).frames == len(speech)
 
 
 def test_the_file_holds_the_codes_of_the_model(tmp_path, codec, clips):
     result = CliRunner().invoke(app, ["encode", str(clips[0]), "-o", str(tmp_path / "out.rvq")])
     assert result.exit_code == 0, result.output
-    stream = read_stream((tmp_path / "out.rvq").read_bytes())
+    stream = read_stream((tmp_path / "out.rvq").read_bytes(), codec.entropy)
     waveform = torch.from_numpy(soundfile.read(clips[0], dtype="float32")[0])[None, None]
     with torch.inference_mode():
         assert torch.equal(torch.from_numpy(stream.codes), codec.encode(waveform))

@@ -1,0 +1,65 @@
+"""A bar for many files, with the speed and the time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from codec.cli.files import FileTask
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# A file, seconds of its audio that were done since the last call, and seconds of the whole, if that is known.
+Advance = Callable[[FileTask, float, float | None], None]
+
+
+@contextmanager
+def show_progress(tasks: Sequence[FileTask], wanted: bool) -> Iterator[Advance]:
+    """Show a bar on stderr, if that is a terminal.
+
+    Args:
+        tasks: All that will be done.
+        wanted: Whether to show anything.
+
+    Yields:
+        What is to be told of progress.
+    """
+    if not (wanted and tasks and sys.stderr.isatty()):
+        yield lambda task, seconds, whole: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress, tasks).advance
+
+
+class _Bar:
+    """One bar for all files. It counts their bytes, since how long they play is not known before they are opened."""
+
+    def __init__(self, progress: "Progress", tasks: Sequence[FileTask]):
+        sizes = {task: _size(task) for task in tasks}
+        self._progress = progress
+        self._left = {task: size or 0.0 for task, size in sizes.items()}
+        self._sizes = sizes
+        self._seconds = 0.0
+        self._started = time.monotonic()
+        total = None if None in sizes.values() else sum(self._left.values())
+        self._bar = progress.add_task("", total=total, speed="")
+
+    def advance(self, task: FileTask, seconds: float, whole: float | None) -> None:
+        self._seconds += seconds
+        done = self._left[task] if not whole else min(self._left[task], (self._sizes[task] or 0) * seconds / whole)
+        self._left[task] -= done
+        speed = self._seconds / (time.monotonic() - self._started)
+        self._progress.update(self._bar, advance=done, speed=f"{speed:.1f} times real time")
+
+
+def _size(task: FileTask) -> int | None:
+    """Bytes of the source; None of a pipe, which has as many as come."""
+    if task.source is None or not task.source.is_file():
+        return None
+    return task.source.stat().st_size
