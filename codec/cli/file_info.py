@@ -1,9 +1,7 @@
 """What a file of codes holds, told without torch."""
 
-import json
 import os
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,13 +115,15 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
         CommandError: The file cannot be opened, or not even its header can be read.
     """
     from codec.bitstream import StreamReader, verify
+    from codec.model.folder import shipped_models
 
     with open_code_file(path) as file:
         verified = verify(file)
         header, problems = verified.header, verified.problems
         file.seek(0)
         reader = StreamReader(file, conceal=True)
-        folder = model_folder or _shipped_folder(header.model)
+        # Not any path that a file asks for: its header is anyone's.
+        folder = model_folder or shipped_models().get(header.model)
         entropies = None if problems else _stage_entropies(reader, folder)
         size = file.seek(0, os.SEEK_END)
     length = verified.length
@@ -155,39 +155,29 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
     )
 
 
-def _shipped_folder(name: str) -> Path | None:
-    pretrained = Path(str(files("codec"))) / "pretrained"
-    # Not any path that a file asks for: its header is anyone's.
-    return pretrained / name if name in os.listdir(pretrained) else None
-
-
 def _latency(folder: Path | None, header: "Header") -> float | None:
-    """Of the model in a folder, in ms, as `Codec.latency` has it in s; None if it is not that of the header."""
+    """Of the model in a folder, ms; None if it is not that of the header."""
+    from codec.model.folder import load_config
+
     if folder is None:
         return None
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
-        sample_rate, hop_length, look_ahead = (settings[key] for key in ("sample_rate", "hop_length", "look_ahead"))
-        same = (sample_rate, hop_length) == (header.model_rate, header.hop_length)
-        return 1000 * (hop_length + look_ahead) / sample_rate if same else None
-    except (OSError, ValueError, LookupError, TypeError):
+        model = load_config(folder).model
+    except ValueError:
         return None
+    same = (model.sample_rate, model.hop_length) == (header.model_rate, header.hop_length)
+    return 1000 * model.latency if same else None
 
 
 def _load_tables(folder: Path | None, fingerprint: str) -> "EntropyTables | None":
     """Tables beside a model; None if there are none, or not these."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from codec.model.folder import load_tables
 
-    from codec.bitstream import EntropyTables
-
-    if folder is None:
-        return None
     try:
-        tables = EntropyTables.from_arrays(load_file(folder / "entropy.safetensors"))
-    except (OSError, ValueError, SafetensorError):
+        stored = None if folder is None else load_tables(folder)
+    except ValueError:
         return None
-    return tables if tables.fingerprint == fingerprint else None
+    return stored.tables if stored is not None and stored.tables.fingerprint == fingerprint else None
 
 
 def _stage_entropies(reader: "StreamReader", folder: Path | None) -> list[float] | None:

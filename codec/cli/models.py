@@ -2,48 +2,20 @@
 
 import json
 import re
-import runpy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from codec.cli.errors import one_line_errors
 from codec.cli.table import align
-from codec.settings import settings_from
 
-if TYPE_CHECKING:
-    from codec.model import CodecConfig
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-ENTROPY_FILE = "entropy.safetensors"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # that `--model` takes
 HEADINGS = ("name", "where", "Hz", "frames/s", "stages", "bit/s", "latency", "size", "entropy")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array with an object for each model.")]
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What the settings of a model say about it.
-
-    Attributes:
-        sample_rate: Hz.
-        frame_rate: Code frames per second.
-        num_quantizers: Stages.
-        bitrates: Of the first stage, the first two and so on, bit/s of one channel, without entropy coding.
-        latency: Algorithmic delay, ms.
-    """
-
-    sample_rate: int
-    frame_rate: float
-    num_quantizers: int
-    bitrates: tuple[int, ...]
-    latency: float
 
 
 @dataclass(frozen=True)
@@ -56,8 +28,11 @@ class Listed:
         folder: What it is loaded from.
         size: Of its files, bytes.
         entropy: Whether it has tables for entropy coding.
-        traits: None if it is broken.
-        problem: What is broken, if it is.
+        problem: What is broken, if it is. Then nothing is known of what follows, and it is None.
+        sample_rate: Hz.
+        frame_rate: Code frames per second.
+        bitrates: Of the first stage, the first two and so on, bit/s of one channel, without entropy coding.
+        latency: Algorithmic delay, ms.
     """
 
     name: str
@@ -65,23 +40,25 @@ class Listed:
     folder: str
     size: int
     entropy: bool
-    traits: Traits | None
-    problem: str | None
+    problem: str | None = None
+    sample_rate: int | None = None
+    frame_rate: float | None = None
+    bitrates: list[int] | None = None
+    latency: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """As text, under `HEADINGS`."""
         size = f"{self.size / 1e6:.1f} MB"
-        if self.traits is None:
+        if self.bitrates is None:
             return (self.name, self.where, "broken", *[""] * 4, size, "")
-        traits = self.traits
         return (
             self.name,
             self.where,
-            f"{traits.sample_rate}",
-            f"{traits.frame_rate:g}",
-            f"{traits.num_quantizers}",
-            f"{traits.bitrates[0]}-{traits.bitrates[-1]}",
-            f"{traits.latency:g} ms",
+            f"{self.sample_rate}",
+            f"{self.frame_rate:g}",
+            f"{len(self.bitrates)}",
+            f"{self.bitrates[0]}-{self.bitrates[-1]}",
+            f"{self.latency:g} ms",
             size,
             "yes" if self.entropy else "no",
         )
@@ -106,9 +83,9 @@ def list_models(cache: Path) -> list[Listed]:
         cache: Folder that the hub's library downloads to; it may be missing. Repositories of other programs in it are
             left out.
     """
-    pretrained = Path(str(files("codec"))) / "pretrained"
-    shipped = [(path.parent.name, path.parent) for path in sorted(pretrained.glob(f"*/{CONFIG_FILE}"))]
-    listed = [_inspect(name, "shipped", folder) for name, folder in shipped]
+    from codec.model.folder import shipped_models
+
+    listed = [_inspect(name, "shipped", folder) for name, folder in shipped_models().items()]
     listed += [_inspect(name, "hub cache", folder) for name, folder in _repositories(cache)]
     return [model for model in listed if model is not None]
 
@@ -128,71 +105,52 @@ def _repositories(cache: Path) -> Iterator[tuple[str, Path]]:
 
 def _inspect(name: str, where: str, folder: Path) -> Listed | None:
     """Describe a model; None if the folder holds none, or one of another program."""
-    traits = problem = None
-    if not (folder / CONFIG_FILE).exists():
+    from codec.model.folder import CONFIG_FILE, ENTROPY_FILE, MODEL_FILES, load_config
+
+    if not (folder / CONFIG_FILE).exists() or _is_of_another_program(folder / CONFIG_FILE):
         return None
-    try:
-        table = _read_json(folder / CONFIG_FILE)
-        if not _is_ours(table):
-            return None
-        traits = _traits(_read_settings(table))
-        _check_weights(folder / WEIGHTS_FILE)
-    except (OSError, ValueError) as error:
-        # The file's own words may be in it, which could hold what a terminal obeys.
-        problem = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    paths = [folder / file for file in (CONFIG_FILE, WEIGHTS_FILE, ENTROPY_FILE)]
-    return Listed(
+    paths = [folder / file for file in MODEL_FILES]
+    listed = Listed(
         name=name,
         where=where,
         folder=str(folder),
         size=sum(path.stat().st_size for path in paths if path.is_file()),
-        entropy=paths[-1].is_file(),
-        traits=None if problem else traits,
-        problem=problem,
+        entropy=(folder / ENTROPY_FILE).is_file(),
     )
-
-
-def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{CONFIG_FILE}: {error}") from None
+        config = load_config(folder)
+        model, quantizer = config.model, config.quantizer
+        if min(model.sample_rate, model.hop_length, quantizer.num_quantizers, quantizer.codebook_size - 1) < 1:
+            raise ValueError(f"{CONFIG_FILE}: rate, hop length, stages and codebooks must be positive; some are not")
+        _check_weights(folder)
+        return replace(
+            listed,
+            sample_rate=model.sample_rate,
+            frame_rate=model.frame_rate,
+            bitrates=[round(bitrate) for bitrate in config.bitrates],
+            latency=1000 * model.latency,
+        )
+    except (OSError, ValueError) as error:
+        # The file's own words may be in it, which could hold what a terminal obeys.
+        return replace(listed, problem="".join(each if each.isprintable() else " " for each in str(error)))
 
 
-def _is_ours(table: Any) -> bool:
-    """Whether a config.json is of a codec; most of the hub's are of other programs."""
-    return isinstance(table, dict) and {"model", "quantizer"} <= table.keys()
-
-
-def _read_settings(table: dict[str, Any]) -> "CodecConfig":
-    # Not an import: that of codec.model loads torch, which takes two seconds, and its settings need nothing.
-    config_class = runpy.run_path(str(files("codec") / "model" / "config.py"))["CodecConfig"]
+def _is_of_another_program(path: Path) -> bool:
+    """Whether a config.json is whole, but not of a codec, as most of the hub's are."""
     try:
-        return settings_from(table, config_class)
-    except ValueError as error:
-        raise ValueError(f"{CONFIG_FILE}: {error}") from None
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(table, dict) and {"model", "quantizer"} <= table.keys())
 
 
-def _traits(config: "CodecConfig") -> Traits:
-    """What `Codec` says of itself, without building it."""
-    model, quantizer = config.model, config.quantizer
-    if min(model.sample_rate, model.hop_length, quantizer.num_quantizers, quantizer.codebook_size - 1) < 1:
-        raise ValueError(f"{CONFIG_FILE}: rate, hop length, stages and codebooks must be positive; some are not")
-    frame_rate = model.sample_rate / model.hop_length
-    stage_bitrate = frame_rate * (quantizer.codebook_size - 1).bit_length()
-    return Traits(
-        sample_rate=model.sample_rate,
-        frame_rate=frame_rate,
-        num_quantizers=quantizer.num_quantizers,
-        bitrates=tuple(round(stages * stage_bitrate) for stages in range(1, quantizer.num_quantizers + 1)),
-        latency=1000 * (model.hop_length + model.look_ahead) / model.sample_rate,
-    )
-
-
-def _check_weights(path: Path) -> None:
+def _check_weights(folder: Path) -> None:
     """Read the header of the weights, which knows how long the file must be."""
     from safetensors import SafetensorError, safe_open
 
+    from codec.model.folder import WEIGHTS_FILE
+
+    path = folder / WEIGHTS_FILE
     if not path.exists():
         raise ValueError(f"{WEIGHTS_FILE} is missing")
     try:

@@ -27,7 +27,7 @@ HELD_OUT = 10
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a model, or name of one, or OWNER/NAME on the hub.")
 ]
-AudioPaths = Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio to learn from: files, or folders.")]
+AudioPaths = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio to learn from: files, or folders.")]
 Valid = Annotated[
     Path | None,
     typer.Option("--valid", help="Folder of audio to measure the saving on. Default: a tenth of the files of AUDIO."),
@@ -66,7 +66,7 @@ def train_entropy(
 
     from codec.audio import AudioFileError
     from codec.bitstream.learn import learn_tables
-    from codec.model.checkpoint import ENTROPY_FILE, entropy_bytes
+    from codec.model.folder import ENTROPY_FILE, tables_bytes
 
     if output is None and not Path(model).is_dir():
         raise typer.BadParameter(f"must be given, as MODEL is no folder; got {model}", param_hint="--output")
@@ -79,7 +79,7 @@ def train_entropy(
         sequences = list(encode_files(codec, learned, seconds))
         tables = learn_tables(sequences, codec.codebook_size)
         saving = measure_saving(tables, list(encode_files(codec, held_out)), codec.bits_per_code)
-        temporary.write_bytes(entropy_bytes(tables, codec.fingerprint()))
+        temporary.write_bytes(tables_bytes(tables, codec.fingerprint()))
         typer.echo(f"learned from {sum(each.shape[1] for each in sequences) / codec.frame_rate:.0f} s of audio")
         Console().print(saving_table(saving, codec))
 

@@ -5,27 +5,28 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from codec.bitstream.entropy import EntropyTables
 from codec.choose import did_you_mean
 from codec.model.build import build_codec
 from codec.model.codec import Codec
-from codec.model.config import CodecConfig
-from codec.settings import settings_from
+from codec.model.folder import (
+    CONFIG_FILE,
+    ENTROPY_FILE,
+    MODEL_FILES,
+    WEIGHTS_FILE,
+    StoredTables,
+    load_config,
+    load_tables,
+    shipped_models,
+    tables_bytes,
+)
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-ENTROPY_FILE = "entropy.safetensors"
-# In the metadata of the entropy tables: the fingerprint of the weights whose codes they were learned from.
-ENTROPY_KEY = "weights"
 # Entries of the state dict that neither encoding nor decoding reads.
 _TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -54,17 +55,7 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
     if codec.entropy is not None:
         # As `load_weights` will have them.
         loaded = {name: tensor.to(codec.state_dict()[name].dtype) for name, tensor in weights.items()}
-        write_whole(folder / ENTROPY_FILE, entropy_bytes(codec.entropy, _fingerprint(loaded)))
-
-
-def entropy_bytes(tables: EntropyTables, fingerprint: str) -> bytes:
-    """The contents of entropy.safetensors.
-
-    Args:
-        tables: What `Codec.entropy` shall be.
-        fingerprint: Of the codec whose codes they were learned from.
-    """
-    return safetensors.numpy.save(dict(tables.to_arrays()), metadata={ENTROPY_KEY: fingerprint})
+        write_whole(folder / ENTROPY_FILE, tables_bytes(codec.entropy, _fingerprint(loaded)))
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -79,17 +70,12 @@ def from_pretrained(name_or_folder: str | Path) -> Codec:
             its entropy tables are damaged, or belong to other weights.
     """
     folder = _find(name_or_folder)
-    codec = build_codec(_load_config(folder / CONFIG_FILE))
+    codec = build_codec(load_config(folder))
     load_weights(codec, _load_tensors(folder / WEIGHTS_FILE))
-    if (folder / ENTROPY_FILE).exists():
-        codec.entropy = _load_entropy(folder / ENTROPY_FILE, codec)
+    if (stored := load_tables(folder)) is not None:
+        _check_tables(stored, folder, codec)
+        codec.entropy = stored.tables
     return codec.eval()
-
-
-def shipped_models() -> dict[str, Path]:
-    """The models in the package: names and folders."""
-    pretrained = Path(str(files("codec"))) / "pretrained"
-    return {path.parent.name: path.parent for path in sorted(pretrained.glob(f"*/{CONFIG_FILE}"))}
 
 
 def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
@@ -160,7 +146,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, ENTROPY_FILE]))
+        return Path(snapshot_download(repository, allow_patterns=list(MODEL_FILES)))
     # Its errors have no base of their own: among them are OSError and ValueError, and those of the HTTP library.
     except Exception as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -170,18 +156,6 @@ def _download(repository: str) -> Path:
         ) from error
 
 
-def _load_config(path: Path) -> CodecConfig:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(table, dict):
-            raise ValueError(f"settings must be a JSON object; got {type(table).__name__}")
-        return settings_from(table, CodecConfig)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
@@ -189,21 +163,10 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
 
 
-def _load_entropy(path: Path, codec: Codec) -> EntropyTables:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-            belongs_to = (file.metadata() or {}).get(ENTROPY_KEY)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
-    remedy = "remove it; codec train-entropy makes another"
-    if belongs_to != (own := fingerprint(codec)):
-        raise ValueError(f"{path}: must belong to the weights {own} beside it; got {belongs_to}: {remedy}")
-    try:
-        tables = EntropyTables.from_arrays(arrays)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}: {remedy}") from None
-    shape, expected = tables.ranks.shape, (codec.num_quantizers, codec.codebook_size)
+def _check_tables(stored: StoredTables, folder: Path, codec: Codec) -> None:
+    path, remedy = folder / ENTROPY_FILE, "remove it; codec train-entropy makes another"
+    if stored.belongs_to != (own := fingerprint(codec)):
+        raise ValueError(f"{path}: must belong to the weights {own} beside it; got {stored.belongs_to}: {remedy}")
+    shape, expected = stored.tables.ranks.shape, (codec.num_quantizers, codec.codebook_size)
     if shape != expected:
         raise ValueError(f"{path}: must be for {expected} stages and codes; got {shape}: {remedy}")
-    return tables

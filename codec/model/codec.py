@@ -89,7 +89,7 @@ class Codec(nn.Module):
     @property
     def frame_rate(self) -> float:
         """Code frames per second."""
-        return self.sample_rate / self.hop_length
+        return self.config.model.frame_rate
 
     @property
     def look_ahead(self) -> int:
@@ -99,7 +99,7 @@ class Codec(nn.Module):
     @property
     def latency(self) -> float:
         """Algorithmic delay from sample in to sample out, in seconds: a frame and the look-ahead."""
-        return (self.hop_length + self.look_ahead) / self.sample_rate
+        return self.config.model.latency
 
     @property
     def pre_roll(self) -> int:
@@ -124,12 +124,12 @@ class Codec(nn.Module):
     @property
     def bits_per_code(self) -> int:
         """Bits that hold any code of a stage."""
-        return (self.codebook_size - 1).bit_length()
+        return self.config.quantizer.bits_per_code
 
     def bitrate(self, num_quantizers: int | None = None) -> float:
         """Bit/s of the first `num_quantizers` stages, of one channel. Default: all stages."""
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
-        return stages * self.frame_rate * self.bits_per_code
+        return stages * self.config.bitrates[0]
 
     def stages_at(self, bitrate: int) -> int:
         """How many first stages make a bitrate.
@@ -140,7 +140,7 @@ class Codec(nn.Module):
         Raises:
             ValueError: No number of stages does; the message lists the bitrates there are.
         """
-        bitrates = [round(self.bitrate(stages)) for stages in range(1, self.num_quantizers + 1)]
+        bitrates = [round(each) for each in self.config.bitrates]
         if bitrate not in bitrates:
             known = ", ".join(map(str, bitrates))
             raise ValueError(f"bitrate must be one that the model {self.name} has, {known} bit/s; got {bitrate}")

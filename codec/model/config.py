@@ -48,6 +48,16 @@ class ModelConfig:
     lstm_layers: int = 2
     activation: str = "elu"
 
+    @property
+    def frame_rate(self) -> float:
+        """Code frames per second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def latency(self) -> float:
+        """Algorithmic delay from sample in to sample out, in seconds: a frame and the look-ahead."""
+        return (self.hop_length + self.look_ahead) / self.sample_rate
+
 
 @dataclass(frozen=True)
 class QuantizerConfig:
@@ -80,6 +90,11 @@ class QuantizerConfig:
     dropout: float = 0.5
     temperature: tuple[float, float] = (1.0, 1.0)
 
+    @property
+    def bits_per_code(self) -> int:
+        """Bits that hold any code of a stage."""
+        return (self.codebook_size - 1).bit_length()
+
 
 @dataclass(frozen=True)
 class CodecConfig:
@@ -94,3 +109,9 @@ class CodecConfig:
     name: str = "codec"
     model: ModelConfig = field(default_factory=ModelConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+
+    @property
+    def bitrates(self) -> list[float]:
+        """Bit/s of the first stage, the first two and so on, of one channel, without entropy coding."""
+        stage = self.model.frame_rate * self.quantizer.bits_per_code
+        return [stages * stage for stages in range(1, self.quantizer.num_quantizers + 1)]

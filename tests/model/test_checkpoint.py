@@ -15,7 +15,8 @@ from codec.bitstream import packed_size
 from codec.bitstream.entropy import EntropyTables
 from codec.bitstream.learn import learn_tables
 from codec.model import Codec, build_codec
-from codec.model.checkpoint import entropy_bytes, load_weights, shipped_models
+from codec.model.checkpoint import load_weights
+from codec.model.folder import shipped_models, tables_bytes
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_an_unknown_name_lists_the_models_in_the_package(tmp_path, monkeypatch, 
     for name in ("speech_8khz", "speech_16khz"):
         codec.save_pretrained(tmp_path / "pretrained" / name)
     (tmp_path / "pretrained" / "empty").mkdir()
-    monkeypatch.setattr("codec.model.checkpoint.files", lambda package: tmp_path)
+    monkeypatch.setattr("codec.model.folder.files", lambda package: tmp_path)
     assert list(shipped_models()) == ["speech_16khz", "speech_8khz"]
     assert equal_states(Codec.from_pretrained("speech_8khz"), codec)
     with pytest.raises(
@@ -327,7 +328,7 @@ def test_entropy_tables_of_other_weights_are_refused(codec, folder_with_tables):
 
 def test_entropy_tables_for_another_number_of_stages_are_refused(codec, tables, folder):
     fewer = learn_tables([np.zeros((2, 3), dtype=int)], 16)
-    (folder / "entropy.safetensors").write_bytes(entropy_bytes(fewer, codec.fingerprint()))
+    (folder / "entropy.safetensors").write_bytes(tables_bytes(fewer, codec.fingerprint()))
     with pytest.raises(
         ValueError, match=r"entropy\.safetensors: must be for \(4, 16\) stages and codes; got \(2, 16\)"
     ):
@@ -336,7 +337,7 @@ def test_entropy_tables_for_another_number_of_stages_are_refused(codec, tables, 
 
 def test_arrays_that_are_no_entropy_tables_are_refused(codec, tables, folder):
     spoiled = replace(tables, weights=tables.weights + np.uint16(1))
-    (folder / "entropy.safetensors").write_bytes(entropy_bytes(spoiled, codec.fingerprint()))
+    (folder / "entropy.safetensors").write_bytes(tables_bytes(spoiled, codec.fingerprint()))
     with pytest.raises(ValueError, match=r"entropy\.safetensors: weights must be positive, with a sum"):
         Codec.from_pretrained(folder)
 

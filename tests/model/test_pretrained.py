@@ -10,7 +10,7 @@ from codec import Codec
 from codec.bitstream import read_stream
 from codec.cli.main import app
 from codec.evaluate import evaluate
-from codec.model.checkpoint import shipped_models
+from codec.model.folder import shipped_models
 
 
 @pytest.fixture(scope="module")
