@@ -27,6 +27,7 @@ from codec.bitstream import (
     learn_tables,
     read_stream,
     verify,
+    write_stream,
 )
 from codec.bitstream.cursor import Cursor, varint
 
@@ -107,9 +108,14 @@ def join(parts: list[bytes], version: int) -> bytes:
     if version == 1:
         return b"".join(part + crc32(part).to_bytes(4, "little") for part in parts)
     header = b"RVQC\2\0" + len(parts[0]).to_bytes(4, "little") + parts[0]
-    frames = [part[:2] + varint(max(0, len(part) - 2)) + part[2:] for part in parts[1:]]
-    closed = [part + crc32(part).to_bytes(4, "little") for part in [header, *frames]]
+    closed = [header + crc32(header).to_bytes(4, "little"), *(block(part[:2], part[2:]) for part in parts[1:])]
     return b"".join(closed) + len(closed[-1]).to_bytes(4, "little") + b"CQVR"
+
+
+def block(marker: bytes, body: bytes) -> bytes:
+    """Size and checksum around the body of a chunk or an end block."""
+    data = marker + varint(len(body)) + body
+    return data + crc32(data).to_bytes(4, "little")
 
 
 def _split_version_1(data: bytes) -> list[bytes]:
@@ -123,7 +129,7 @@ def _split_version_1(data: bytes) -> list[bytes]:
 
 
 def real_files(tables: EntropyTables) -> list[bytes]:
-    """Short and long ones, of each version, of known and unknown length, packed and entropy-coded."""
+    """Short, long and large ones, of each version, of known and unknown length, packed and entropy-coded."""
     short = Header(
         model="tiny",
         fingerprint="0123456789abcdef",
@@ -140,6 +146,8 @@ def real_files(tables: EntropyTables) -> list[bytes]:
     )
     long = replace(short, channels=1, num_frames=90, frames_per_chunk=5, length=320 * 90)
     codes = np.random.default_rng(0).integers(0, tables.codebook_size, (2, 3, 90))
+    # Likely ones, or all chunks would be shorter packed.
+    codes[:, :, ::2] = np.argsort(tables.ranks)[None, :, :1]
     files = [
         write_version_1(Stream(header, codes[: header.channels, :, : header.num_frames])) for header in (short, long)
     ]
@@ -150,7 +158,10 @@ def real_files(tables: EntropyTables) -> list[bytes]:
             writer.write(codes[: header.channels, :, : header.num_frames])
             writer.close(header.length)
             files.append(file.getvalue())
-    return files
+    large = replace(short, num_frames=10_000, frames_per_chunk=3_000, length=320 * 10_000)
+    codes = np.tile(codes, 112)[:, :, :10_000]
+    coded = write_stream(Stream(replace(large, entropy=tables.fingerprint), codes), tables)
+    return [*files, write_stream(Stream(replace(large, frames_per_chunk=10_000), codes)), coded]
 
 
 def tiny_tables() -> EntropyTables:
@@ -227,17 +238,74 @@ def lie(data: bytes, random: Random) -> bytes:
     return join(parts, data[4])
 
 
+FIELD_SIZES = {
+    1: [6, 8, 4, 2, 8, 2, 1, 8, 4],
+    2: [8, 4, 2, 8, 2, 1, 8, 4, 4, 4, 1, 8],
+}
+
+
+def lie_in_header(data: bytes, random: Random) -> bytes:
+    """Change fields of the header, and of its copy, to the numbers next to them and to those at the ends of ranges."""
+    parts, sizes = split(data), FIELD_SIZES[data[4]]
+    header = parts[0]
+    for index in random.sample(range(1 if data[4] == 1 else 0, len(sizes)), random.choice([1, 1, 1, 2])):
+        start, size = sum(sizes[:index]), sizes[index]
+        old = int.from_bytes(header[start : start + size], "little")
+        top = 8 * size
+        number = random.choice([0, 1, old - 1, old + 1, old // 2, 2 * old, 2 ** random.randrange(top), 2**top - 1])
+        header = header[:start] + (number % 2**top).to_bytes(size, "little") + header[start + size :]
+    whole, changed = (join([part], 2)[: len(part) + 14] for part in (parts[0], header))
+    parts = [header, *(part.replace(whole, changed) if part[:2] == b"\xd7E" else part for part in parts[1:])]
+    return join(parts, data[4])
+
+
+def nest(data: bytes, random: Random) -> bytes:
+    """Put blocks into blocks: each is whole, and says what cannot be."""
+    body, size = b"\1" * random.randrange(200_000), random.randrange(200_000)
+    for _ in range(random.randrange(60)):
+        marker = random.choice([b"\xd7E", b"\xd7E", b"\xd7C"])
+        body = block(marker, varint(random.choice([size, size + 1, 90])) + varint(320 * 90) + varint(0) + body)
+    return _put(data, body, random)
+
+
+def claim(data: bytes, random: Random) -> bytes:
+    """Put marks that claim up to megabytes, some of them behind whole blocks, before bytes that could be these."""
+    size = 2 ** random.randrange(6, 23)
+    unit = random.choice([b"", block(b"\xd7C", b"")]) + (random.choice([b"\xd7E", b"\xd7P"]) + varint(size)) * 3
+    return _put(data, unit * random.randrange(4_000) + bytes(size // 2), random)
+
+
+def jump(data: bytes, random: Random) -> bytes:
+    """Put chunks with few bytes that claim many frames, or a place far ahead."""
+    frames = random.choice([1, 5, 10, 3_000, 10_000])
+    number = random.choice([0, 3, 2 ** random.randrange(33), 2**32 - 1])
+    kind, payload = random.choice([b"C", b"P"]), random.choice([b"", b"\1\2\3"])
+    numbers = range(number, number + random.choice([1, 99]))
+    chunks = [block(b"\xd7" + kind, varint(number) + varint(frames) + payload) for number in numbers]
+    return _put(data, b"".join(chunks), random)
+
+
 def stuff(data: bytes, random: Random) -> bytes:
     """Any bytes, behind the start of a real file."""
     return data[: random.choice([0, 4, 6, 10, len(data) // 2])] + random.randbytes(random.randrange(400))
 
 
+# These make megabytes, which take longer.
+SLOW: list[Callable[[bytes, Random], bytes]] = [nest, claim, jump]
 DAMAGES: list[Callable[[bytes, Random], bytes]] = [
     *[flip, cut, delete, insert, repeat, swap],
     shuffle_parts,
     *[lie, lie, lie, lie],
+    *[lie_in_header, lie_in_header],
     stuff,
 ]
+
+
+def _put(data: bytes, inserted: bytes, random: Random) -> bytes:
+    """Insert bytes at the start of a block, or at the end; sometimes nothing else follows."""
+    starts = [place for place in range(len(data)) if data.startswith((b"\xd7C", b"\xd7E"), place)]
+    place = random.choice([*starts[:3], *starts[-3:], len(data)])
+    return data[:place] + inserted + data[place:] * random.randrange(2)
 
 
 def _range(data: bytes, random: Random) -> tuple[int, int]:
@@ -275,9 +343,11 @@ class Tally:
 def make_case(files: list[bytes], number: int) -> tuple[bytes, Random]:
     """The file of a case, and what decides how it is read."""
     random = Random(number)
-    data = random.choice(files)
+    # Small ones more often than large ones, which take longer.
+    (data,) = random.choices(files, [1 / len(file) for file in files])
     for _ in range(random.choice([1, 1, 1, 2])):
-        data = random.choice(DAMAGES)(data, random) if _is_whole(data, files) else flip(data or b"\0", random)
+        damages = SLOW if random.random() < 0.02 else DAMAGES
+        data = random.choice(damages)(data, random) if _is_whole(data, files) else flip(data or b"\0", random)
     return data, random
 
 

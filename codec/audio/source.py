@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO, FileIO
 
 import soundfile
@@ -23,7 +24,7 @@ from codec.audio.sound import (
     name_of,
     open_sound,
 )
-from codec.audio.wav import WavStart, read_wav_start
+from codec.audio.wav import WavStart, ends_with_chunks, read_wav_start
 
 # What libsndfile calls the encodings that can be read without it.
 ENCODINGS_OF_SUBTYPES = {"PCM_U8": "u8", "PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
@@ -131,7 +132,7 @@ def _open_file(name: str, descriptor: int, stack: ExitStack) -> AudioSource:
     os.lseek(descriptor, place, os.SEEK_SET)
     sound = stack.enter_context(open_sound(descriptor, name))
     raw = _raw_format(sound)
-    if raw is not None and start.has_open_end:
+    if raw is not None and start.has_open_end and not _is_true(start, descriptor, place):
         # libsndfile would take the size for the truth, and lose what is beyond: of a size of 0, everything.
         os.lseek(descriptor, place + len(start.data), os.SEEK_SET)
         return _pcm_source(name, descriptor, raw, _tags(sound))
@@ -149,6 +150,13 @@ def _open_file(name: str, descriptor: int, stack: ExitStack) -> AudioSource:
     return AudioSource(
         name, sound.samplerate, sound.channels, stated, _tags(sound), False, read_block, promised_length=promised
     )
+
+
+def _is_true(start: WavStart, descriptor: int, place: int) -> bool:
+    """Whether a size that may stand for an unknown one is none: of a file without samples, or one of almost 2 GiB."""
+    end = os.fstat(descriptor).st_size
+    audio_end = place + len(start.data) + (start.audio_bytes or 0)
+    return audio_end < end and ends_with_chunks(partial(os.pread, descriptor), audio_end, end)
 
 
 def _open_pipe(name: str, descriptor: int, stack: ExitStack) -> AudioSource:

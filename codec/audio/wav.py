@@ -62,6 +62,24 @@ def read_wav_start(read: Callable[[int], bytes]) -> WavStart:
     return WavStart(bytes(data), None)
 
 
+def ends_with_chunks(read_at: Callable[[int, int], bytes], start: int, end: int) -> bool:
+    """Whether all of a file from one place to its end is RIFF chunks, such as tags.
+
+    Args:
+        read_at: Gives so many bytes from such a place on, fewer at the end.
+        start: Where the first chunk begins.
+        end: Where the file ends.
+    """
+    while start < end:
+        head = read_at(8, start)
+        # Names are printable; silence, which may be gigabytes, is not to be taken for chunks of no bytes.
+        if len(head) < 8 or not all(0x20 <= letter < 0x7F for letter in head[:4]):
+            return False
+        size = int.from_bytes(head[4:], "little")
+        start += 8 + size + (size % 2 if start + 8 + size < end else 0)
+    return start == end
+
+
 def wav_header(sample_rate: int, channels: int, length: int | None, *, long: bool = False) -> bytes:
     """Write the header of a 16-bit WAV file.
 

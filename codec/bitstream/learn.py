@@ -10,6 +10,11 @@ For each stage, from counts of its codes beside those of each neighbour (see `En
    multiplies what each neighbour alone says, to a power below 1, since they say much the same.
 
 A digit is counted in cells [groups, base]: the high digit in one group, the low digit in one for each high digit.
+
+The same codes learn the same tables whatever the number of threads, and on other machines most likely: sums and
+logarithms differ there in their last digits, so that what decides (scores, projections, weights) is rounded before
+it is compared, and a principal component has a sign of its own. What still can differ is a score that lies on the edge
+of rounding, or a component that is not the only one of its variance. The fingerprint tells such tables apart.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.bitstream.entropy import TOTAL_WEIGHT, EntropyTables, digit_base
-from codec.bitstream.stream import FRAMES_PER_CHUNK
 
 MAX_CODEBOOK_SIZE = 4096
 # What an entry of `EntropyTables.contexts` can point to.
@@ -42,6 +46,8 @@ ITERATIONS = 12
 CLUSTER_PRIOR = 100
 ROW_PRIOR = 200
 PRIOR_POWER = 0.7
+# Decimals that decide, far above where float64 is off: of scores (up to about 1e7), projections and weights.
+DECIMALS = 6
 
 
 class _Digit(NamedTuple):
@@ -52,26 +58,29 @@ class _Digit(NamedTuple):
 
 
 def learn_tables(
-    sequences: Iterable[NDArray[np.integer]], codebook_size: int, frames_per_chunk: int = FRAMES_PER_CHUNK
+    sequences: Iterable[NDArray[np.integer]], codebook_size: int, frames_per_chunk: int | None = None
 ) -> EntropyTables:
     """Learn tables from codes of a model.
 
     Args:
-        sequences: Each of frames in order, [num_quantizers, frames].
+        sequences: Each of frames in order, [num_quantizers, frames]. Of a small integer type they take less memory.
         codebook_size: Codes of each stage, 2 to 4096.
-        frames_per_chunk: Of files to come: the first frame of a chunk has no frame before it.
+        frames_per_chunk: Of files to come: the first frame of a chunk has no frame before it. Default: a sequence is a
+            chunk.
 
     Raises:
         ValueError: There is no code, stages differ in number or are too many, or a number is out of range.
     """
-    if not 2 <= codebook_size <= MAX_CODEBOOK_SIZE:
-        raise ValueError(f"codebook_size must be 2 to {MAX_CODEBOOK_SIZE}; got {codebook_size}")
-    codes, before = _join(list(sequences), codebook_size, frames_per_chunk)
-    _check_rows(len(codes), digit_base(codebook_size))
-    none = np.full_like(codes[0], codebook_size)
+    check_size(1, codebook_size)
+    codes, first = _join(list(sequences), codebook_size, frames_per_chunk)
+    check_size(len(codes), codebook_size)
+    none = np.full(codes.shape[1], codebook_size)
     ranks, contexts, weights, num_rows = [], [], [], 0
-    for stage, targets in enumerate(codes):
-        neighbours = [before[stage], codes[0] if stage else none, codes[stage - 1] if stage else none]
+    for stage in range(len(codes)):
+        targets = codes[stage].astype(np.int64)
+        neighbours = [np.where(first, codebook_size, np.roll(targets, 1)), none, none]
+        if stage:
+            neighbours[1:] = codes[0].astype(np.int64), codes[stage - 1].astype(np.int64)
         rank = _rank_codes(neighbours, targets, codebook_size)
         ranks.append(rank)
         for digit in _learn_digits(neighbours, rank[targets], codebook_size, stage):
@@ -86,7 +95,15 @@ def learn_tables(
     )
 
 
-def _check_rows(num_quantizers: int, base: int) -> None:
+def check_size(num_quantizers: int, codebook_size: int) -> None:
+    """Check that tables can be learned for so many stages and codes.
+
+    Raises:
+        ValueError: There are too many, or less than two codes.
+    """
+    if not 2 <= codebook_size <= MAX_CODEBOOK_SIZE:
+        raise ValueError(f"codebook_size must be 2 to {MAX_CODEBOOK_SIZE}; got {codebook_size}")
+    base = digit_base(codebook_size)
     clusters = [_clusters(stage) for stage in range(num_quantizers)]
     rows = sum(prod(high) + prod(low) * base for high, low in clusters)
     if rows > MAX_ROWS:
@@ -98,32 +115,34 @@ def _clusters(stage: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 
 def _join(
-    sequences: Sequence[NDArray[np.integer]], codebook_size: int, frames_per_chunk: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All frames in a row, and the frame before each, [num_quantizers, frames]."""
+    sequences: Sequence[NDArray[np.integer]], codebook_size: int, frames_per_chunk: int | None
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """All frames in a row, [num_quantizers, frames], and which are the first of a chunk, [frames]."""
     stages = sorted({len(sequence) for sequence in sequences})
     if len(stages) != 1:
         raise ValueError(f"sequences must all have the same number of stages; got {stages or 'no sequence'}")
-    codes = np.concatenate(sequences, axis=1).astype(np.int64)
+    sizes = [sequence.shape[1] for sequence in sequences]
+    codes = np.empty((stages[0], sum(sizes)), dtype=np.uint16)
     if not codes.size:
         raise ValueError("sequences must have a frame at least; got none")
-    if codes.min() < 0 or codes.max() >= codebook_size:
-        raise ValueError(f"codes must be 0 to {codebook_size - 1}; got {codes.min()} to {codes.max()}")
-    before = np.roll(codes, 1, axis=1)
+    first = np.zeros(codes.shape[1], dtype=bool)
     start = 0
-    for sequence in sequences:
-        before[:, start : start + sequence.shape[1] : frames_per_chunk] = codebook_size
-        start += sequence.shape[1]
-    return codes, before
+    for sequence, size in zip(sequences, sizes, strict=True):
+        if size and not (sequence.min() >= 0 and sequence.max() < codebook_size):
+            raise ValueError(f"codes must be 0 to {codebook_size - 1}; got {sequence.min()} to {sequence.max()}")
+        codes[:, start : start + size] = sequence
+        first[start : start + size : frames_per_chunk or max(size, 1)] = True
+        start += size
+    return codes, first
 
 
 def _rank_codes(neighbours: Sequence[NDArray[np.int64]], targets: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Places of the codes in an order where those that come in like contexts are close to each other, [size]."""
     profiles = []
+    marginal = _marginal(_count(np.zeros_like(targets), targets, (1, 1, size), size))
     for neighbour in neighbours:
         counts = _count(neighbour, targets, (size + 1, 1, size), size)
         clustered = _sum_by(_cluster(counts, ORDER_CLUSTERS), counts, ORDER_CLUSTERS)
-        marginal = _marginal(counts)
         ratio = np.log(_smooth(clustered, marginal, ROW_PRIOR) / marginal)[:, 0]
         share = clustered.sum((1, 2)) / len(targets)
         profiles.append(ratio * np.sqrt(share)[:, None])
@@ -131,13 +150,15 @@ def _rank_codes(neighbours: Sequence[NDArray[np.int64]], targets: NDArray[np.int
     return np.argsort(order)
 
 
-def _halve(codes: NDArray[np.int64], profiles: NDArray[np.floating], shares: NDArray[np.floating]) -> NDArray[np.int64]:
+def _halve(codes: NDArray[np.int64], profiles: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Order codes by their profiles [codebook_size, features]: halves first, then within each half."""
     if len(codes) < 2:
         return codes
     centered = profiles[codes] - np.average(profiles[codes], axis=0, weights=shares[codes])
     axis = np.linalg.eigh((centered * shares[codes, None]).T @ centered).eigenvectors[:, -1]
-    codes = codes[np.argsort(centered @ axis, kind="stable")]
+    # Either sign is an eigenvector's: its largest part is to be positive.
+    axis *= np.sign(axis[np.abs(axis).round(DECIMALS).argmax()])
+    codes = codes[np.argsort((centered @ axis).round(DECIMALS), kind="stable")]
     middle = len(codes) // 2
     return np.concatenate([_halve(half, profiles, shares) for half in (codes[:middle], codes[middle:])])
 
@@ -179,7 +200,7 @@ def _learn_digit(
     return _Digit(np.stack(labels) * strides[:, None], weights)
 
 
-def _prior(alone: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+def _prior(alone: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """What the neighbours [clusters, groups, base] say together, if each says it alone, [contexts, groups, base]."""
     marginal = _marginal(alone[0])
     logs = np.log(marginal)[None]
@@ -190,7 +211,7 @@ def _prior(alone: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
     return prior / prior.sum(-1, keepdims=True)
 
 
-def _cluster(counts: NDArray[np.floating], size: int) -> NDArray[np.int64]:
+def _cluster(counts: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """Cluster of each code of a neighbour, [codes], by its counts, [codes, groups, base]."""
     labels = np.zeros(len(counts), dtype=np.int64)
     if size == 1:
@@ -198,16 +219,17 @@ def _cluster(counts: NDArray[np.floating], size: int) -> NDArray[np.int64]:
     marginal = _marginal(counts)
     flat = counts.reshape(len(counts), -1)
 
-    def log_likelihoods(clusters: NDArray[np.floating]) -> NDArray[np.floating]:
+    def log_likelihoods(clusters: NDArray[np.float64]) -> NDArray[np.float64]:
         logs = np.log(_smooth(clusters, marginal, CLUSTER_PRIOR / len(marginal)))
-        return flat @ logs.reshape(len(clusters), -1).T
+        return (flat @ logs.reshape(len(clusters), -1).T).round(DECIMALS)
 
     # Each cluster starts from the code that the ones before it serve worst.
     own = (flat * np.log(_smooth(counts, marginal, CLUSTER_PRIOR / len(marginal))).reshape(flat.shape)).sum(1)
-    seeds = [int(flat.sum(1).argmax())]
+    own = own.round(DECIMALS)
+    seeds = [int(flat.sum(1).round(DECIMALS).argmax())]
     best = log_likelihoods(counts[seeds])[:, 0]
     while len(seeds) < size:
-        seeds.append(int((own - best).argmax()))
+        seeds.append(int((own - best).round(DECIMALS).argmax()))
         best = np.maximum(best, log_likelihoods(counts[seeds[-1:]])[:, 0])
     clusters = counts[seeds]
     for _ in range(ITERATIONS):
@@ -218,37 +240,37 @@ def _cluster(counts: NDArray[np.floating], size: int) -> NDArray[np.int64]:
 
 def _count(
     contexts: NDArray[np.int64], cells: NDArray[np.int64], shape: tuple[int, int, int], codebook_size: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """How often each cell comes in each context, [contexts, groups, base]."""
     counts = np.bincount(contexts * (shape[1] * shape[2]) + cells, minlength=prod(shape)).reshape(shape)
     # Half a count more for each code, which shares a cell or has one of its own; in each context as much as it is seen.
     share = counts.sum((1, 2), keepdims=True) / len(cells)
-    return (counts + share * (codebook_size / (2 * shape[1] * shape[2]))).astype(np.float32)
+    return np.asarray(counts + share * (codebook_size / (2 * shape[1] * shape[2])), dtype=np.float64)
 
 
-def _sum_by(labels: NDArray[np.int64], counts: NDArray[np.floating], size: int) -> NDArray[np.floating]:
+def _sum_by(labels: NDArray[np.int64], counts: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Counts of clusters, [size, groups, base]."""
     # A product is many times quicker than np.add.at.
     members = (np.arange(size)[:, None] == labels).astype(counts.dtype)
     return (members @ counts.reshape(len(counts), -1)).reshape(size, *counts.shape[1:])
 
 
-def _marginal(counts: NDArray[np.floating]) -> NDArray[np.floating]:
+def _marginal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distribution of each group over all contexts, [groups, base]."""
     total = counts.sum(0)
     return total / total.sum(-1, keepdims=True)
 
 
-def _smooth(counts: NDArray[np.floating], prior: NDArray[np.floating], strength: float) -> NDArray[np.floating]:
+def _smooth(counts: NDArray[np.float64], prior: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
     """Distributions by counts, and by a prior that stands for `strength` more."""
     return (counts + strength * prior) / (counts.sum(-1, keepdims=True) + strength)
 
 
-def _to_weights(distributions: NDArray[np.floating]) -> NDArray[np.int64]:
+def _to_weights(distributions: NDArray[np.float64]) -> NDArray[np.int64]:
     """Positive integers in proportion, with a sum of `TOTAL_WEIGHT` in each row, [rows, base]."""
     base = distributions.shape[1]
-    exact = distributions.astype(np.float64)
-    exact *= (TOTAL_WEIGHT - base) / exact.sum(1, keepdims=True)
+    exact = distributions * (TOTAL_WEIGHT - base) / distributions.sum(1, keepdims=True)
+    exact = exact.round(DECIMALS)
     weights = np.floor(exact).astype(np.int64)
     missing = TOTAL_WEIGHT - base - weights.sum(1, keepdims=True)
     # What is missing goes to those that lost most.

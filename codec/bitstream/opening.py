@@ -8,10 +8,9 @@ from struct import Struct
 
 from codec.bitstream import version_1, version_2
 from codec.bitstream.cursor import BitstreamError, Cursor
-from codec.bitstream.stream import Header
+from codec.bitstream.stream import MAGIC, Header
 from codec.bitstream.window import Window
 
-MAGIC = b"RVQC"
 VERSION = Struct("<H")
 READ_HEADER: dict[int, Callable[[Window], Header]] = {
     version_1.NUMBER: version_1.read_header,

@@ -12,9 +12,12 @@ from codec.bitstream.version_2 import MAX_CHUNKS, End
 # Chunks that are kept when one is missing without a damaged place that it can have stood in: it may come later.
 MAX_WAITING = 4
 MAX_PROBLEMS = 100
+# A gap costs a file no bytes, but whoever plays or stores what it stands for pays for it. So no more frames are told to
+# be lost than these (almost 6 hours of 50 frames a second) and those that are there.
+MAX_LOST = 1 << 20
 
 
-class Lost(NamedTuple):
+class Gap(NamedTuple):
     """Chunks that are not there, from number `first` to before number `end`."""
 
     first: int
@@ -41,9 +44,15 @@ class Order:
         self._due = first
         self._conceal = conceal
         self._problems = problems
+        self._allowed = MAX_LOST
         self._waiting: dict[int, Piece] = {}
         # Damaged places, by the number of the chunk that was due there.
         self._causes: dict[int, str] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all chunks of the stream were given, and it is known that there are no more."""
+        return self._next == self.header.num_chunks
 
     def report(self, error: BitstreamError) -> None:
         """Note that the bytes behind the chunk that was added last are damaged.
@@ -58,7 +67,7 @@ class Order:
         else:
             self._causes[self._due] = str(error)
 
-    def add(self, piece: Piece | End) -> Iterator[Piece | Lost]:
+    def add(self, piece: Piece | End) -> Iterator[Piece | Gap]:
         """Take what stands next in the file; return what follows from it.
 
         Raises:
@@ -74,12 +83,18 @@ class Order:
                 return
             yield self._give()
 
-    def finish(self) -> Iterator[Piece | Lost]:
+    def finish(self) -> Iterator[Piece | Gap]:
         """Return what is left when nothing more stands in the file."""
         while self._waiting:
             yield self._give()
         if self.header.num_chunks is not None and self._next < self.header.num_chunks:
-            yield self._lose(self.header.num_chunks)
+            end = min(self.header.num_chunks, self._next + self._allowed // self.header.frames_per_chunk)
+            if end > self._next:
+                yield self._lose(end)
+            if end < self.header.num_chunks:
+                self._note(
+                    f"{chunk_name(self.header, end)} and all behind it are lost too, and left out: they are too many"
+                )
         for cause in self._causes.values():
             self._note(cause)
 
@@ -90,6 +105,8 @@ class Order:
             return f"{self._due_name()} must come here; got chunk {number}, which was there already, or comes too late"
         if number > self._next and not self._conceal:
             return f"{self._due_name()} must come here; got chunk {number}"
+        if (number - self._next) * header.frames_per_chunk > self._allowed:
+            return f"{self._due_name()} must come here; got chunk {number}, which is too far ahead"
         frames = header.frames_in(number) if number < MAX_CHUNKS else 0
         is_last = header.num_frames is None and all(other < number for other in self._waiting)
         if not 0 < piece.frames <= frames or not (piece.frames == frames or is_last):
@@ -115,21 +132,23 @@ class Order:
         self.header = whole
         return None
 
-    def _give(self) -> Piece | Lost:
+    def _give(self) -> Piece | Gap:
         """Give the next chunk, or those that are lost before the next that there is."""
         if self._next not in self._waiting:
             return self._lose(min(self._waiting))
         piece = self._waiting.pop(self._next)
         self._next += 1
+        self._allowed += piece.frames
         for number in [number for number in self._causes if number < self._next]:
             self._note(self._causes.pop(number))
         return piece
 
-    def _lose(self, end: int) -> Lost:
+    def _lose(self, end: int) -> Gap:
         causes = [self._causes.pop(number) for number in sorted(self._causes) if number < end]
         first, self._next = self._next, end
+        self._allowed -= (end - first) * self.header.frames_per_chunk
         where = f"byte {self._waiting[end].position}: " if end in self._waiting else ""
-        return Lost(first, end, "; ".join(causes) or f"{where}{chunk_name(self.header, first)} is missing")
+        return Gap(first, end, "; ".join(causes) or f"{where}{chunk_name(self.header, first)} is missing")
 
     def _due_name(self) -> str:
         return chunk_name(self.header, self._next)

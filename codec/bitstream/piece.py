@@ -13,12 +13,14 @@ class Piece(NamedTuple):
         number: Of the chunk, from 0.
         frames: In this chunk.
         payload: Its codes.
+        packed: Whether they are packed, also in a file of entropy-coded chunks.
     """
 
     position: int
     number: int
     frames: int
     payload: bytes
+    packed: bool
 
 
 def chunk_name(header: Header, number: int) -> str:

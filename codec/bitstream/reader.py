@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from codec.bitstream import version_1, version_2
+from codec.bitstream.block import find_block
 from codec.bitstream.cursor import BitstreamError
-from codec.bitstream.frame import find_frame
 from codec.bitstream.opening import read_opening
-from codec.bitstream.order import Lost, Order
+from codec.bitstream.order import Gap, Order
 from codec.bitstream.packing import ChunkCoder, Packed
 from codec.bitstream.piece import Piece, chunk_name
-from codec.bitstream.scan import find_end, scan, stands_here
-from codec.bitstream.stream import Chunk, Header
+from codec.bitstream.repair import MAX_SIZE, repair_header
+from codec.bitstream.scan import find_chunk, find_end, scan
+from codec.bitstream.stream import Chunk, Header, check_fit
 from codec.bitstream.version_2 import limits
 from codec.bitstream.window import Window
 
@@ -20,7 +21,8 @@ from codec.bitstream.window import Window
 class StreamReader:
     """A file of codes, of any version, read as far as it is asked for.
 
-    Memory is that of a few chunks, whatever the bytes claim, and time in proportion to the bytes.
+    Memory is that of a few chunks, whatever the bytes claim. Time is in proportion to the bytes, except for chunks that
+    are entropy-coded: some bytes may stand for 2 ** 16 codes.
 
     Args:
         file: Any binary file, also a pipe. The stream begins where it stands; nobody else may move it meanwhile.
@@ -28,20 +30,24 @@ class StreamReader:
         conceal: Go on after damage, and tell which frames are lost, rather than to raise the first problem.
 
     Attributes:
-        header: What stands at the start of the file; or its copy, if that is damaged.
+        header: What stands at the start of the file; if that is damaged, its copy, or what it was before one byte of it
+            was.
         version: Of the file format.
         length: Samples per channel. None: not known before the end of this live stream has been read.
         num_frames: Frames per channel. None: as `length`.
         seekable: Whether `chunks` can begin anywhere without reading what is before, and more than once.
         problems: What was wrong so far, but cost no frames; the first hundred.
+        payload_bytes: Of the codes of all whole chunks so far.
 
     Raises:
-        BitstreamError: This is no file of codes, or its header is damaged and there is no copy to use.
+        BitstreamError: This is no file of codes; or its header is damaged and cannot be repaired, or says what `coder`
+            cannot be.
         ValueError: `coder` is not the one that the header names.
     """
 
     def __init__(self, file: BinaryIO, coder: ChunkCoder | None = None, *, conceal: bool = False) -> None:
         self.problems: list[str] = []
+        self.payload_bytes = 0
         self._conceal = conceal
         self._window = Window(file)
         self.seekable = self._window.seekable
@@ -49,12 +55,13 @@ class StreamReader:
         self._first_byte = self._window.position
         self._touched = False
         self.length, self.num_frames = self.header.length, self.header.num_frames
-        if self.num_frames is None and self.seekable:
+        if self.seekable and None in (self.length, self.num_frames):
             end = find_end(self._window, self.header)
             if end is not None:
                 self.length, self.num_frames = end.length, end.num_frames
             self._window.seek(self._first_byte)
-        self._coder: ChunkCoder | None = Packed(self.header.bits) if self.header.entropy is None else None
+        self._packed = Packed(self.header.bits)
+        self._coder: ChunkCoder | None = self._packed if self.header.entropy is None else None
         if coder is not None:
             self.use(coder)
 
@@ -63,11 +70,16 @@ class StreamReader:
 
         Raises:
             ValueError: The codes are coded with other tables.
+            BitstreamError: The header says what codes of these tables cannot be.
         """
         if self.header.entropy is None:
             return
         if coder.fingerprint != self.header.entropy:
             raise ValueError(f"entropy tables must be {self.header.entropy}; got {coder.fingerprint}")
+        try:
+            check_fit(coder, self.header)
+        except ValueError as error:
+            raise BitstreamError(0, f"header is wrong: {error}") from error
         self._coder = coder
 
     def chunks(self, first_frame: int = 0) -> Iterator[Chunk]:
@@ -79,7 +91,8 @@ class StreamReader:
 
         Returns:
             Chunks in order and without a gap, as they are asked for. Only with `conceal` are there some without codes:
-            those that are lost, of which one may stand for any number of frames.
+            those that are lost, of which one may stand for many frames. No more are told to be lost than 2 ** 20, and
+            as many as are there: a chunk that comes later counts as damage, and the tail is left out.
 
         Raises:
             BitstreamError: The first problem, without `conceal`.
@@ -100,30 +113,32 @@ class StreamReader:
         header = replace(self.header, length=self.length, num_frames=self.num_frames)
         order = Order(header, first, self._conceal, self.problems)
         scan_version = version_1.scan if self.version == version_1.NUMBER else scan
-        for piece in scan_version(self._window, header, order.report, first):
+        for piece in scan_version(self._window, header, order, first):
             for given in order.add(piece):
                 yield from self._decode(given, number, coder)
             self.length, self.num_frames = order.header.length, order.header.num_frames
         for given in order.finish():
             yield from self._decode(given, number, coder)
 
-    def _decode(self, given: Piece | Lost, number: int, coder: ChunkCoder) -> Iterator[Chunk]:
+    def _decode(self, given: Piece | Gap, number: int, coder: ChunkCoder) -> Iterator[Chunk]:
         """The chunk of what is given, unless it is before the one of that number."""
         size, channels, num_quantizers = self.header.frames_per_chunk, self.header.channels, self.header.num_quantizers
-        if isinstance(given, Lost):
+        if isinstance(given, Gap):
             start, end = max(given.first, number) * size, given.end * size
             end = end if self.num_frames is None else min(end, self.num_frames)
             if start < end:
                 yield Chunk(start, end - start, None, given.problem)
         elif given.number >= number:
             try:
-                codes = coder.decode(given.payload, channels, num_quantizers, given.frames)
+                chunk_coder = self._packed if given.packed else coder
+                codes = chunk_coder.decode(given.payload, channels, num_quantizers, given.frames)
             except ValueError as error:
                 wrong = BitstreamError(given.position, f"{chunk_name(self.header, given.number)} is wrong: {error}")
                 if not self._conceal:
                     raise wrong from error
                 yield Chunk(given.number * size, given.frames, None, str(wrong))
             else:
+                self.payload_bytes += len(given.payload)
                 yield Chunk(given.number * size, given.frames, codes)
 
     def _move_near(self, number: int) -> int:
@@ -134,26 +149,25 @@ class StreamReader:
             first, position = version_1.find_chunk(self.header, number)
             self._window.seek(min(self._first_byte + position, self._window.size()))
             return first
-        if number and (end := find_end(self._window, self.header)) is not None:
-            first = min(number, len(end.sizes) - 1)
-            self._window.seek(min(self._first_byte + sum(end.sizes[:first]), end.position))
-            if stands_here(self._window, self.header, first):
-                return first
-        self._window.seek(self._first_byte)
-        return 0
+        return find_chunk(self._window, self.header, self._first_byte, number, conceal=self._conceal)
 
     def _open(self) -> tuple[int, Header]:
-        """Read version and header, or the copy of it, and move to the first chunk."""
+        """Read version and header, or what can be had of it, and move to the first chunk."""
         try:
             return read_opening(self._window)
         except BitstreamError as error:
             if not self._conceal:
                 raise
-            end = find_end(self._window, None) if self.seekable else None
-            if end is None or end.header is None:
-                message = f"{error.message}; and there is no copy of the header at the end"
-                raise BitstreamError(error.position, message) from error
-            self.problems.append(f"{error}; its copy at the end was used")
-            self._window.seek(0)
-            find_frame(self._window, limits(end.header))
-            return version_2.NUMBER, end.header
+            if (end := find_end(self._window, None) if self.seekable else None) is not None and end.header is not None:
+                self.problems.append(f"{error}; its copy at the end was used")
+                self._window.seek(0)
+                find_block(self._window, limits(end.header))
+                return version_2.NUMBER, end.header
+            if self.seekable:
+                self._window.seek(0)
+            if (repaired := repair_header(self._window.peek(MAX_SIZE))) is not None:
+                self.problems.append(f"{error}; byte {repaired.place} of it was repaired")
+                self._window.skip(repaired.size)
+                return repaired.version, repaired.header
+            message = f"{error.message}; no change of one byte repairs it, and there is no copy of it at the end"
+            raise BitstreamError(error.position, message) from error

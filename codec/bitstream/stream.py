@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bitstream.packing import MAX_BITS
-from codec.bitstream.tags import check_tags
+from codec.bitstream.packing import MAX_BITS, ChunkCoder
+from codec.bitstream.tags import SAFE, check_tags, is_safe
 
-FRAMES_PER_CHUNK = 100
+# What every version starts with.
+MAGIC = b"RVQC"
 MAX_NAME_BYTES = 255
 # Whoever reads or writes a chunk takes memory in proportion to its codes.
 MAX_CODES_PER_CHUNK = 1 << 20
+# Entropy-coded, they may stand in no more than some bytes, so that time is not in proportion to these.
+MAX_CODED_CODES_PER_CHUNK = 1 << 16
 
 # The upper ends are about what the fields of a file can hold, except for the sample rates: whoever decodes a file takes
 # memory in proportion to them, and no audio needs more.
@@ -36,7 +39,7 @@ class Header:
     """What it takes to decode a stream of codes.
 
     Attributes:
-        model: Name of the model that made the codes: printable, at most 255 bytes of UTF-8.
+        model: Name of the model that made the codes: 1 to 255 bytes of UTF-8 without control characters.
         fingerprint: Fingerprint of the model's weights, 16 lowercase hexadecimal digits.
         sample_rate: Rate of the original audio in Hz.
         channels: Channels of the original audio, each coded on its own.
@@ -44,7 +47,8 @@ class Header:
         num_quantizers: Stages per frame.
         bits: Bits per code.
         num_frames: Frames per channel. None: not known yet.
-        frames_per_chunk: Frames per channel in every chunk but the last; all codes of a chunk are at most 2 ** 20.
+        frames_per_chunk: Frames per channel in every chunk but the last; all codes of a chunk are at most 2 ** 20,
+            or 2 ** 16 if they are entropy-coded.
         model_rate: Rate of the model in Hz. None in files of version 1, which do not say it.
         hop_length: Samples of the model per frame. None in files of version 1.
         tags: Texts by name, such as the title: see `check_tags` for what they may hold. None in files of version 1.
@@ -63,7 +67,7 @@ class Header:
     num_quantizers: int
     bits: int
     num_frames: int | None
-    frames_per_chunk: int = FRAMES_PER_CHUNK
+    frames_per_chunk: int
     model_rate: int | None = None
     hop_length: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -74,15 +78,15 @@ class Header:
             value = getattr(self, name)
             if not (value is None and name in OPTIONAL) and not low <= value <= high:
                 raise ValueError(f"{name} must be {low} to {high}; got {value}")
-        # Control characters in a name from anyone's file would reach the terminal.
-        if not (self.model and self.model.isprintable() and len(self.model.encode()) <= MAX_NAME_BYTES):
-            raise ValueError(f"model must be printable, of 1 to {MAX_NAME_BYTES} bytes; got {self.model!r}")
+        if not self.model or not is_safe(self.model, MAX_NAME_BYTES):
+            raise ValueError(f"model must be of 1 to {MAX_NAME_BYTES} {SAFE}; got {self.model!a}")
         for name in ("fingerprint", "entropy"):
             value = getattr(self, name)
             if not (value is None and name == "entropy") and not re.fullmatch("[0-9a-f]{16}", value):
                 raise ValueError(f"{name} must be 16 lowercase hexadecimal digits; got {value!r}")
-        if (count := self.codes_in(self.longest_chunk)) > MAX_CODES_PER_CHUNK:
-            raise ValueError(f"a chunk must have at most {MAX_CODES_PER_CHUNK} codes; got {count}")
+        most = MAX_CODES_PER_CHUNK if self.entropy is None else MAX_CODED_CODES_PER_CHUNK
+        if (count := self.codes_in(self.longest_chunk)) > most:
+            raise ValueError(f"a chunk must have at most {most} codes; got {count}")
         check_tags(self.tags)
 
     @property
@@ -114,6 +118,25 @@ class Header:
     def codes_in(self, frames: int) -> int:
         """Codes that some frames have, of all stages and channels."""
         return frames * self.num_quantizers * self.channels
+
+
+def check_fit(coder: ChunkCoder, header: Header) -> None:
+    """Check that a coder can have made the codes that a header tells of, as far as it says what it can make.
+
+    Args:
+        coder: May have the attributes `codebook_size` and `num_quantizers`, as `EntropyTables` has.
+        header: Of the codes.
+
+    Raises:
+        ValueError: Its codes need more bits, or it has fewer stages.
+    """
+    size, stages = getattr(coder, "codebook_size", 0), getattr(coder, "num_quantizers", header.num_quantizers)
+    if size > 1 << header.bits:
+        raise ValueError(f"bits must be enough for the {size} codes of the entropy tables; got {header.bits}")
+    if header.num_quantizers > stages:
+        raise ValueError(
+            f"num_quantizers must be at most {stages} as in the entropy tables; got {header.num_quantizers}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,9 +24,9 @@ def check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > MAX_TAGS:
         raise ValueError(f"there must be at most {MAX_TAGS} tags; got {len(tags)}")
     for key, value in tags.items():
-        if not key or not _is_safe(key, MAX_KEY_BYTES):
+        if not key or not is_safe(key, MAX_KEY_BYTES):
             raise ValueError(f"key of a tag must be of 1 to {MAX_KEY_BYTES} {SAFE}; got {_shorten(key)}")
-        if not _is_safe(value, MAX_VALUE_BYTES):
+        if not is_safe(value, MAX_VALUE_BYTES):
             raise ValueError(f"tag {_shorten(key)} must be of 0 to {MAX_VALUE_BYTES} {SAFE}; got {_shorten(value)}")
 
 
@@ -43,7 +43,8 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return clean
 
 
-def _is_safe(text: str, max_bytes: int) -> bool:
+def is_safe(text: str, max_bytes: int) -> bool:
+    """Whether a file can hold a text, and a terminal show it."""
     # The pattern first: a surrogate cannot be encoded.
     return not UNSAFE.search(text) and len(text.encode()) <= max_bytes
 

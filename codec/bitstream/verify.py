@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.bitstream.order import MAX_PROBLEMS
-from codec.bitstream.packing import packed_size
 from codec.bitstream.reader import StreamReader
 from codec.bitstream.stream import Header
 
@@ -44,13 +43,12 @@ def verify(file: BinaryIO) -> Verification:
         file: Any binary file, also a pipe. The stream begins where it stands.
 
     Raises:
-        BitstreamError: This is no file of codes, or its header is damaged and there is no copy to use.
+        BitstreamError: This is no file of codes, or its header is damaged and cannot be repaired.
     """
     reader = StreamReader(file, conceal=True)
     header = reader.header
-    unread = _Unread(header.entropy)
-    reader.use(unread)
-    num_chunks, num_frames, payload_bytes = 0, 0, 0
+    reader.use(_Unread(header.entropy))
+    num_chunks, num_frames = 0, 0
     problems: list[str] = []
     for chunk in reader.chunks():
         if chunk.codes is None:
@@ -58,14 +56,13 @@ def verify(file: BinaryIO) -> Verification:
             continue
         num_chunks += 1
         num_frames += chunk.num_frames
-        payload_bytes += packed_size(header.bits, header.codes_in(chunk.num_frames)) if header.entropy is None else 0
     return Verification(
         header=header,
         version=reader.version,
         length=reader.length,
         num_chunks=num_chunks,
         num_frames=num_frames,
-        payload_bytes=payload_bytes + unread.payload_bytes,
+        payload_bytes=reader.payload_bytes,
         problems=[*problems, *reader.problems],
     )
 
@@ -75,18 +72,13 @@ class _Unread:
 
     Args:
         fingerprint: Of the tables that it would take.
-
-    Attributes:
-        payload_bytes: Of all chunks so far.
     """
 
     def __init__(self, fingerprint: str | None) -> None:
         self.fingerprint = fingerprint
-        self.payload_bytes = 0
 
     def encode(self, codes: NDArray[np.integer]) -> bytes:
         raise NotImplementedError("nothing is written here")
 
     def decode(self, payload: bytes, channels: int, num_quantizers: int, frames: int) -> NDArray[np.int64]:
-        self.payload_bytes += len(payload)
         return np.broadcast_to(np.int64(0), (channels, num_quantizers, frames))

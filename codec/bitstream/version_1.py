@@ -1,6 +1,6 @@
 """Version 1 of the file format, which is still read: packed codes in chunks.
 
-Little-endian, without padding. The header starts with what all versions share (see `container`):
+Little-endian, without padding. The header starts with what all versions share (see `opening`):
 
     offset  bytes  field
          0      4  magic, "RVQC"
@@ -28,10 +28,11 @@ num_quantizers]. The file ends with its last chunk. A damaged chunk leaves the o
 makes all that follow unreadable, since nothing tells them apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from struct import Struct
 
 from codec.bitstream.cursor import CHECKSUM, BitstreamError, Cursor, truncated
+from codec.bitstream.order import Order
 from codec.bitstream.packing import packed_size
 from codec.bitstream.piece import Piece, chunk_name
 from codec.bitstream.stream import Header
@@ -63,6 +64,11 @@ def read_header(window: Window) -> Header:
     return header
 
 
+def header_size(data: bytes) -> int:
+    """Bytes that a header takes, from its first ones: at least `FIELDS.size`."""
+    return FIELDS.size + data[FIELDS.size - 1] + CHECKSUM.size
+
+
 def find_chunk(header: Header, number: int) -> tuple[int, int]:
     """Number of a chunk, or of the last one if there are not so many; and the bytes from the first chunk to there."""
     assert header.num_chunks is not None
@@ -70,13 +76,13 @@ def find_chunk(header: Header, number: int) -> tuple[int, int]:
     return number, number * _chunk_size(header, header.frames_per_chunk)
 
 
-def scan(window: Window, header: Header, report: Callable[[BitstreamError], None], first: int) -> Iterator[Piece]:
+def scan(window: Window, header: Header, order: Order, first: int) -> Iterator[Piece]:
     """Read chunks to the end of the file.
 
     Args:
         window: Stands where chunk `first` begins.
         header: Of the file.
-        report: Is told what is wrong, and raises it if no chunk behind it is wanted.
+        order: Is told what is wrong.
         first: Number of a chunk.
     """
     for number in range(first, header.num_chunks or 0):
@@ -88,12 +94,12 @@ def scan(window: Window, header: Header, report: Callable[[BitstreamError], None
                 raise truncated(window.position, chunk_name(header, number), size, len(data))
             yield _read_chunk(data, window.position, number, frames, chunk_name(header, number))
         except BitstreamError as error:
-            report(error)
+            order.report(error)
         if len(data) < size:
             return
         window.skip(size)
     if window.peek(1):
-        report(BitstreamError(window.position, "the file must end with its last chunk; got more bytes"))
+        order.report(BitstreamError(window.position, "the file must end with its last chunk; got more bytes"))
 
 
 def _read_chunk(data: bytes, position: int, number: int, frames: int, what: str) -> Piece:
@@ -103,7 +109,7 @@ def _read_chunk(data: bytes, position: int, number: int, frames: int, what: str)
     cursor.read_checksum(position, what)
     if claimed != frames:
         raise BitstreamError(position, f"{what} must have {frames} frames; got {claimed}")
-    return Piece(position, number, frames, payload)
+    return Piece(position, number, frames, payload, packed=True)
 
 
 def _chunk_size(header: Header, frames: int) -> int:

@@ -9,7 +9,7 @@ The header stands at the start, and once more in the end block of a file of many
         10      n  fields
     10 + n      4  CRC32 of all bytes before
 
-Chunks and the end block are frames (see `frame`). The body of a chunk is its number, the frames in it, and its codes;
+Chunks and the end block are blocks (see `block`). The body of a chunk is its number, the frames in it, and its codes;
 the body of the end block is what `End` holds. Behind it stand its size and the closing magic, to find it from there.
 """
 
@@ -19,10 +19,11 @@ from io import BytesIO
 from struct import Struct
 from typing import NamedTuple
 
+from codec.bitstream.block import CHUNK, END, PACKED_CHUNK, Block, block
 from codec.bitstream.cursor import CHECKSUM, BitstreamError, Cursor, append_checksum, varint
-from codec.bitstream.frame import CHUNK, END, Frame, frame
+from codec.bitstream.packing import packed_size
 from codec.bitstream.piece import Piece
-from codec.bitstream.stream import MAX_NAME_BYTES, Header
+from codec.bitstream.stream import MAGIC, MAX_NAME_BYTES, Header
 from codec.bitstream.tags import MAX_KEY_BYTES, MAX_TAGS, MAX_VALUE_BYTES
 from codec.bitstream.window import Window
 
@@ -38,6 +39,10 @@ CLOSING_MAGIC = b"CQVR"
 
 MAX_FIELDS = FIELDS.size + 1 + MAX_NAME_BYTES + 1 + MAX_TAGS * (1 + MAX_KEY_BYTES + 2 + MAX_VALUE_BYTES)
 MAX_CHUNKS = 1 << 32
+# Bytes of the number of a chunk, and of the count of its frames.
+MAX_CHUNK_NUMBERS = 10
+# Bytes of a varint that others follow.
+CONTINUED = bytes(range(0x80, 0x100))
 # An index of more chunks (24 days of 2 s) would only take memory: behind the last one that it has, chunks are searched.
 MAX_INDEX = 1 << 20
 # A copy of the header would make shorter files longer by some percent.
@@ -53,14 +58,14 @@ class End(NamedTuple):
         num_frames: Of all chunks.
         length: Samples per channel of the original audio.
         header: Copy of the header, with everything in it that was not known at first; None in files of few chunks.
-        sizes: Bytes of each chunk with all that is around it, of the first 2 ** 20 chunks.
+        coded_sizes: Bytes of each chunk with all that is around it, of the first 2 ** 20 chunks: see `read_index`.
     """
 
     position: int
     num_frames: int
     length: int
     header: Header | None
-    sizes: "array[int]"
+    coded_sizes: bytes
 
 
 def write_header(header: Header) -> bytes:
@@ -81,7 +86,7 @@ def write_header(header: Header) -> bytes:
     )
     tags = [_text(key, SHORT) + _text(value, LONG) for key, value in header.tags.items()]
     fields = b"".join([fields, _text(header.model, SHORT), SHORT.pack(len(tags)), *tags])
-    return append_checksum(PREFIX.pack(b"RVQC", NUMBER, len(fields)) + fields)
+    return append_checksum(PREFIX.pack(MAGIC, NUMBER, len(fields)) + fields)
 
 
 def read_header(window: Window) -> Header:
@@ -106,13 +111,18 @@ def read_header(window: Window) -> Header:
     return header
 
 
-def write_chunk(number: int, frames: int, payload: bytes) -> bytes:
+def header_size(data: bytes) -> int:
+    """Bytes that a header takes, from its first ones: at least `PREFIX.size`."""
+    return PREFIX.size + int(PREFIX.unpack_from(data)[2]) + CHECKSUM.size
+
+
+def write_chunk(number: int, frames: int, payload: bytes, *, kind: bytes = CHUNK) -> bytes:
     """A chunk as it stands in the file."""
-    return frame(CHUNK, varint(number) + varint(frames) + payload)
+    return block(kind, varint(number) + varint(frames) + payload)
 
 
-def read_chunk(found: Frame) -> Piece:
-    """The chunk in a frame.
+def read_chunk(found: Block, header: Header) -> Piece:
+    """The chunk in a block.
 
     Raises:
         BitstreamError: Its number, or the count of its frames, is none.
@@ -120,7 +130,8 @@ def read_chunk(found: Frame) -> Piece:
     cursor = found.cursor()
     number = cursor.read_varint("number of a chunk")
     frames = cursor.read_varint("frames of a chunk")
-    return Piece(found.position, number, frames, bytes(cursor.take(cursor.remaining, "codes")))
+    payload = bytes(cursor.take(cursor.remaining, "codes"))
+    return Piece(found.position, number, frames, payload, header.entropy is None or found.kind == PACKED_CHUNK)
 
 
 def write_end(header: Header, sizes: "array[int]") -> bytes:
@@ -128,21 +139,21 @@ def write_end(header: Header, sizes: "array[int]") -> bytes:
 
     Args:
         header: With everything known.
-        sizes: Of all chunks, as in `End`.
+        sizes: Of all chunks.
     """
     assert header.num_frames
     assert header.length
     copy = write_header(header) if len(sizes) > CHUNKS_WITHOUT_COPY else b""
     numbers = [header.num_frames, header.length, len(copy)]
-    block = frame(END, b"".join([*map(varint, numbers), copy, *map(varint, sizes[:MAX_INDEX])]))
-    return block + CLOSING.pack(len(block), CLOSING_MAGIC)
+    end = block(END, b"".join([*map(varint, numbers), copy, write_index(sizes)]))
+    return end + CLOSING.pack(len(end), CLOSING_MAGIC)
 
 
-def read_end(found: Frame, header: Header | None) -> End:
-    """The end block in a frame.
+def read_end(found: Block, header: Header | None) -> End:
+    """What an end block says.
 
     Args:
-        found: Its frame.
+        found: The block.
         header: Of the file; None: damaged, so that its copy is needed.
 
     Raises:
@@ -160,21 +171,36 @@ def read_end(found: Frame, header: Header | None) -> End:
     header = replace(header, num_frames=num_frames, length=length)
     if known not in (None, header):
         raise BitstreamError(found.position, "the copy of the header must say the same as the header")
+    index = bytes(cursor.take(cursor.remaining, "index"))
     indexed = min(-(-num_frames // header.frames_per_chunk), MAX_INDEX)
-    sizes = array("Q", (cursor.read_varint("size of a chunk") for _ in range(indexed)))
-    if cursor.remaining:
-        raise BitstreamError(found.position, f"end block must end with its index; got {cursor.remaining} bytes more")
-    return End(found.position, num_frames, length, known, sizes)
+    # To read all of it takes long, and is left to those who need it.
+    if (count := len(index.translate(None, CONTINUED))) != indexed or index[-1] in CONTINUED:
+        raise BitstreamError(found.position, f"end block must end with the sizes of {indexed} chunks; got {count}")
+    return End(found.position, num_frames, length, known, index)
 
 
-def max_payload(header: Header, frames: int) -> int:
-    """Bytes that the codes of a chunk may take, however they are coded."""
-    return 64 + 6 * header.codes_in(frames)
+def write_index(sizes: "array[int]") -> bytes:
+    """The index of chunks of these sizes."""
+    return b"".join(map(varint, sizes[:MAX_INDEX]))
+
+
+def read_index(end: End) -> "array[int]":
+    """Sizes of the chunks.
+
+    Raises:
+        BitstreamError: One is written in more bytes than it needs.
+    """
+    cursor, sizes = Cursor(end.coded_sizes, end.position), array("Q")
+    while cursor.remaining:
+        sizes.append(cursor.read_varint("size of a chunk"))
+    return sizes
 
 
 def limits(header: Header) -> dict[bytes, int]:
-    """Bytes that the body of each kind of frame may have in a file."""
-    return {CHUNK: 16 + max_payload(header, header.frames_in(0)), END: MAX_END}
+    """Bytes that the body of each kind of block may have in a file: no chunk is longer than if it was packed."""
+    chunk = MAX_CHUNK_NUMBERS + packed_size(header.bits, header.codes_in(header.longest_chunk))
+    packed = {} if header.entropy is None else {PACKED_CHUNK: chunk}
+    return {CHUNK: chunk, **packed, END: MAX_END}
 
 
 def _text(text: str, size: Struct) -> bytes:

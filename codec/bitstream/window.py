@@ -6,6 +6,12 @@ from typing import BinaryIO
 # What is read ahead of need; as much again may lie behind.
 READ_SIZE = 1 << 14
 
+# In a damaged file every marker may be the start of a block, and claim megabytes that a checksum is to be computed of:
+# many of them, side by side, would take time with the square of their number. So every byte that the window moves over
+# pays for this many bytes of checksums, beside the first ones, which are free. Whole blocks pay for themselves.
+PAID_PER_BYTE = 16
+FREE = 1 << 24
+
 
 class Window:
     """The bytes of a binary file from some position on.
@@ -26,6 +32,7 @@ class Window:
         self.seekable = file.seekable()
         self._file = file
         self._origin = file.tell() if self.seekable else 0
+        self._credit = FREE
         # At most one call of the system; `read` would wait until it has everything. A raw file has only `read`, which
         # behaves so.
         self._read = getattr(file, "read1", file.read)
@@ -42,6 +49,14 @@ class Window:
         """Move over bytes that were peeked at."""
         self._start += size
         self.position += size
+        self._credit += PAID_PER_BYTE * size
+
+    def pay(self, size: int) -> bool:
+        """Whether a checksum of so many bytes may be computed, so that all together take time as the bytes read do."""
+        if size > self._credit:
+            return False
+        self._credit -= size
+        return True
 
     def find(self, pattern: re.Pattern[bytes], longest: int) -> bytes:
         """Move on to the first place after this one where `pattern` stands.

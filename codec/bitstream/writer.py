@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.bitstream import version_2
-from codec.bitstream.packing import ChunkCoder, Packed
-from codec.bitstream.stream import Header
+from codec.bitstream.block import CHUNK, PACKED_CHUNK
+from codec.bitstream.packing import ChunkCoder, Packed, packed_size
+from codec.bitstream.stream import Header, check_fit
 
 
 class StreamWriter:
@@ -22,14 +23,14 @@ class StreamWriter:
     Args:
         file: Any binary file, also a pipe. The stream begins where it stands.
         header: What `header.length` and `header.num_frames` say must come true; None: not known yet.
-        coder: What turns chunks to bytes. Default: `Packed`.
+        coder: What turns chunks to bytes, except for those that take fewer if they are packed. Default: `Packed`.
 
     Attributes:
         num_bytes: Written so far.
         num_frames: Given to `write` so far.
 
     Raises:
-        ValueError: `coder` is not the one that `header.entropy` names.
+        ValueError: `coder` is not the one that `header.entropy` names, or does not fit the header.
     """
 
     def __init__(self, file: BinaryIO, header: Header, coder: ChunkCoder | None = None) -> None:
@@ -37,9 +38,11 @@ class StreamWriter:
         self.num_frames = 0
         self._file = file
         self._header = header
-        self._coder = coder or Packed(header.bits)
+        self._packed = Packed(header.bits)
+        self._coder = coder or self._packed
         if self._coder.fingerprint != header.entropy:
             raise ValueError(f"coder must be the one of the header, {header.entropy}; got {self._coder.fingerprint}")
+        check_fit(self._coder, header)
         self._waiting = np.empty((header.channels, header.num_quantizers, header.frames_in(0)), dtype=np.int64)
         self._num_waiting = 0
         self._sizes = array("Q")
@@ -97,25 +100,31 @@ class StreamWriter:
         if self._origin is not None and header != self._header:
             end = self._file.tell()
             self._file.seek(self._origin)
-            self._file.write(version_2.write_header(header))
+            self._write(version_2.write_header(header))
             self._file.seek(end)
         self._file.flush()
         self._closed = True
 
     def _put_chunk(self) -> None:
         frames = self._num_waiting
-        payload = self._coder.encode(self._waiting[:, :, :frames])
-        chunk = version_2.write_chunk(len(self._sizes), frames, payload)
+        codes, kind = self._waiting[:, :, :frames], CHUNK
+        payload = self._coder.encode(codes)
+        if len(payload) > packed_size(self._header.bits, codes.size):
+            payload, kind = self._packed.encode(codes), PACKED_CHUNK
+        chunk = version_2.write_chunk(len(self._sizes), frames, payload, kind=kind)
         self._sizes.append(len(chunk))
         self._num_waiting = 0
         self._put(chunk)
         self._file.flush()
 
     def _put(self, data: bytes) -> None:
+        self._write(data)
+        self.num_bytes += len(data)
+
+    def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:  # a raw file may take a part only
             rest = rest[self._file.write(rest) :]
-        self.num_bytes += len(data)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,6 +1,7 @@
 """Many files through one model: what `codec encode` and `codec decode` share."""
 
 import logging
+import random
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -62,6 +63,9 @@ def convert_files(
             ready.append(task)
         else:
             tally.add(outcome)
+    if skip_existing:
+        # Several commands on one folder would else do each file at the same time.
+        random.shuffle(ready)
     try:
         with (
             show_progress(ready, log.isEnabledFor(logging.INFO)) as advance,

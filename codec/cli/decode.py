@@ -32,6 +32,7 @@ from codec.cli.output import OutputExistsError, new_file
 if TYPE_CHECKING:
     from codec import Codec
     from codec.audio import AudioSink, RawFormat
+    from codec.bitstream import BitstreamError
     from codec.transcode import Decoded
 
 CODE_SUFFIXES = {".rvq"}
@@ -127,6 +128,7 @@ def _decode_file(
     codec: "Codec", fingerprint: str, settings: DecodeSettings, task: FileTask, report: Report
 ) -> Converted:
     from codec.audio import AudioFileError
+    from codec.bitstream import BitstreamError
 
     try:
         with _new_output(task, settings.overwrite) as path, open_code_file(task.source) as file:
@@ -134,6 +136,8 @@ def _decode_file(
                 decoded = _decode(codec, fingerprint, settings, file, path, report)
             except AudioFileError as error:  # of the output: nothing else here is audio
                 raise CommandError(str(error).replace(str(path), str(task.output))) from error
+            except BitstreamError as error:
+                raise CommandError(f"{task.name}: {error}{_remedy(error, settings)}") from error
             except ValueError as error:
                 raise CommandError(f"{task.name}: {error}") from error
     except OutputExistsError:
@@ -186,3 +190,8 @@ def _new_output(task: FileTask, overwrite: bool) -> Iterator[Path | int]:
 def _warnings(decoded: "Decoded") -> list[str]:
     concealed = [f"concealed {lost.start:.2f} s to {lost.end:.2f} s: {lost.problem}" for lost in decoded.lost]
     return [*concealed, *decoded.problems]
+
+
+def _remedy(error: "BitstreamError", settings: DecodeSettings) -> str:
+    # At the start of the file it may be one of another kind.
+    return "" if settings.conceal or error.position == 0 else "; --conceal decodes the rest"

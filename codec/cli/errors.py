@@ -11,6 +11,7 @@ from traceback import format_exception
 import typer
 
 from codec.cli.interrupt import Interrupted, interruptible
+from codec.cli.log import printable
 
 # Beside 0 and 2, which typer gives to wrong usage, and 128 + the number of the signal that ended the command.
 FAILED = 1
@@ -53,7 +54,8 @@ def shell_errors(tracebacks: bool) -> Iterator[None]:
     try:
         with _quiet_when_nobody_reads(), interruptible(), one_line_errors():
             yield
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed, by `>&-`
+                sys.stdout.flush()
     except typer.Exit as error:
         if error.__cause__ is not None:
             show_traceback(traceback_of(error.__cause__))
@@ -72,8 +74,8 @@ def shell_errors(tracebacks: bool) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).splitlines())
+    """The message of an error without its line breaks, nor anything else that a terminal obeys."""
+    return printable(" ".join(str(error).splitlines()))
 
 
 def is_expected(error: BaseException) -> bool:

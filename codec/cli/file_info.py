@@ -1,6 +1,7 @@
 """What a file of codes holds, told without torch."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.cli.code_file import open_code_file
+from codec.cli.log import printable
 
 if TYPE_CHECKING:
     from codec.bitstream import EntropyTables, Header, StreamReader
@@ -76,7 +78,7 @@ class FileInfo:
         """Names and values, as text."""
         packed = "packed" if self.entropy is None else f"entropy-coded with tables {self.entropy}"
         return {
-            "file": self.file,
+            "file": printable(self.file),
             "format version": f"{self.version}",
             "model": f"{self.model} ({self.fingerprint})",
             "model rate": _text(self.model_rate, "{} Hz"),
@@ -171,13 +173,14 @@ def _latency(folder: Path | None, header: "Header") -> float | None:
 
 def _load_tables(folder: Path | None, fingerprint: str) -> "EntropyTables | None":
     """Tables beside a model; None if there are none, or not these."""
-    from codec.model.folder import load_tables
+    from codec.model.folder import load_tables, tables_files
 
-    try:
-        stored = None if folder is None else load_tables(folder)
-    except ValueError:
-        return None
-    return stored.tables if stored is not None and stored.tables.fingerprint == fingerprint else None
+    for path in [] if folder is None else tables_files(folder):
+        with suppress(ValueError):
+            tables = load_tables(path).tables
+            if tables.fingerprint == fingerprint:
+                return tables
+    return None
 
 
 def _stage_entropies(reader: "StreamReader", folder: Path | None) -> list[float] | None:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import typer
 
@@ -54,13 +54,18 @@ def plan_tasks(
         recursive: Whether files in folders below the folders are taken, too.
 
     Raises:
-        typer.BadParameter: These arguments make no sense together: two inputs have the same output, for example.
-        CommandError: There is nothing in a folder.
+        typer.BadParameter: These arguments make no sense together: two inputs have the same output, for example. Or one
+            of them is empty.
+        CommandError: There is nothing in a folder, or a standard stream is closed.
     """
+    # Else they would stand for the current folder.
+    if "" in inputs:
+        raise typer.BadParameter("input must have a name; got an empty one")
+    if output == "":
+        raise typer.BadParameter("must have a name; got an empty one", param_hint="--output")
     if STANDARD_STREAM in (*inputs, output):
         return [_stream_task(inputs, output)]
     sources = [source for each in inputs for source in _find(Path(each), suffixes, recursive)]
-    sources = list(dict.fromkeys(sources))
     if output is None:
         return _distinct([FileTask(source.path, beside(source.path, new_suffix)) for source in sources])
     if len(inputs) == 1 and not Path(inputs[0]).is_dir() and not Path(output).is_dir() and not output.endswith(os.sep):
@@ -78,11 +83,18 @@ def _stream_task(inputs: Sequence[str], output: str | None) -> FileTask:
     source = None if inputs[0] == STANDARD_STREAM else Path(inputs[0])
     if source is not None and source.is_dir():
         raise typer.BadParameter("standard output takes one file; got a folder")
-    if source is None and sys.stdin.isatty():
-        raise typer.BadParameter("standard input must be a file or a pipe; got a terminal")
-    if output == STANDARD_STREAM and sys.stdout.isatty():
-        raise typer.BadParameter("standard output must be a file or a pipe; got a terminal")
+    if source is None:
+        _check_stream(sys.stdin, "standard input")
+    if output == STANDARD_STREAM:
+        _check_stream(sys.stdout, "standard output")
     return FileTask(source, None if output == STANDARD_STREAM else Path(output))
+
+
+def _check_stream(stream: TextIO | None, name: str) -> None:
+    if stream is None:  # as Python has it after `<&-`
+        raise CommandError(f"{name} must be a file or a pipe; it is closed")
+    if stream.isatty():
+        raise typer.BadParameter(f"{name} must be a file or a pipe; got a terminal")
 
 
 def _find(path: Path, suffixes: Collection[str], recursive: bool) -> Iterator[_Source]:
@@ -98,9 +110,15 @@ def _find(path: Path, suffixes: Collection[str], recursive: bool) -> Iterator[_S
 
 
 def _distinct(tasks: list[FileTask]) -> list[FileTask]:
-    made_from: dict[str, FileTask] = {}
+    """Leave out what is made from the same file as one before it, under the same name or another."""
+    made_from: dict[str | None, FileTask] = {}
     for task in tasks:
-        other = made_from.setdefault(os.path.abspath(str(task.output)), task)
-        if other is not task:
+        other = made_from.setdefault(_place(task.output), task)
+        if _place(other.source) != _place(task.source):
             raise typer.BadParameter(f"{other.source} and {task.source} would both be written to {task.output}")
-    return tasks
+    return list(made_from.values())
+
+
+def _place(path: Path | None) -> str | None:
+    """Where a file is, however its path is spelled; of a link to a file, where the link is."""
+    return None if path is None else os.path.join(os.path.realpath(path.parent), path.name)

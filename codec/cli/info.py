@@ -9,7 +9,7 @@ import typer
 
 from codec.cli.code_file import open_code_file
 from codec.cli.errors import FAILED, CommandError, show_traceback, traceback_of
-from codec.cli.log import log
+from codec.cli.log import log, printable
 from codec.cli.table import align
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _check(path: Path, as_json: bool) -> Shown:
     counts = {"chunks": found.num_chunks, "frames": found.num_frames}
     text = json.dumps({"file": str(path), **counts, "problems": found.problems})
     if not as_json:
-        text = f"{path}: {found.num_chunks} chunks, {found.num_frames} frames, {len(found.problems)} problems"
+        counted = f"{found.num_chunks} chunks, {found.num_frames} frames, {len(found.problems)} problems"
+        text = f"{printable(str(path))}: {counted}"
     return Shown(text, [f"{path}: {problem}" for problem in found.problems])
 
 
@@ -90,7 +91,12 @@ def _describe(source: str, model: Path | None, as_json: bool) -> Shown:
     if path.is_dir() or not (path.exists() or path.suffix == ".rvq"):
         from codec.cli.model_info import read_model_info
 
-        described = read_model_info(source)
+        try:
+            described = read_model_info(source)
+        except CommandError as error:
+            if path.is_dir():
+                raise
+            raise CommandError(f"{source}: neither a file nor a model that can be loaded: {error}") from error
     else:
         from codec.cli.file_info import read_file_info
 

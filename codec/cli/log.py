@@ -34,10 +34,13 @@ def messages(level: Level) -> Iterator[None]:
         log.removeHandler(handler)
 
 
+def printable(text: str) -> str:
+    """A text with question marks for line breaks and what a terminal obeys: the name of a file may hold them."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        # The name of a file may hold line breaks, and what a terminal obeys.
-        message = "".join(letter if letter.isprintable() else "?" for letter in record.getMessage())
         # Not a stream that is chosen once: a progress bar replaces sys.stderr, to write above itself.
-        typer.echo(f"{prefix}{message}", err=True)
+        typer.echo(f"{prefix}{printable(record.getMessage())}", err=True)

@@ -1,5 +1,6 @@
 """The `codec` command: its subcommands and its own options."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,10 @@ from codec.cli.models import models
 from codec.cli.report import report
 from codec.cli.roundtrip import roundtrip
 from codec.cli.train_entropy import train_entropy
+
+# Threads that wait for work by spinning take the cores from other processes: ten commands side by side, or three jobs,
+# then take several times as long. It is read when torch is imported, which only the commands do.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 EXIT_STATUS = (
     "Exit status: 0: all went well. 1: some of the input failed. 2: wrong usage. 70: a bug of this program. 130, 143, "

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,7 @@ def new_file(path: Path, *, source: Path | None, overwrite: bool, make_folder: b
     Args:
         path: Where the file shall be.
         source: What it is made from: must be another file. None: no file.
-        overwrite: Whether `path` may exist.
+        overwrite: Whether `path` may exist. Of a link, it is the link that is replaced, not what it leads to.
         make_folder: Whether to make the folder that `path` is in, and those above it, if need be.
 
     Yields:
@@ -54,7 +54,9 @@ def new_file(path: Path, *, source: Path | None, overwrite: bool, make_folder: b
             else:
                 _rename_new(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be deleted (a file system that is read-only), the error to show is that of the output.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -102,19 +104,30 @@ def check_output(path: Path, *, source: Path | None, overwrite: bool, make_folde
 
     Raises:
         OutputExistsError: `path` exists.
-        CommandError: `path` is the source, is something other than a file, or its folder does not exist.
+        CommandError: `path` is the source, is something other than a file, or cannot be: its folder does not exist.
     """
     if not make_folder and not path.parent.is_dir():
         raise CommandError(f"{path}: there is no folder {path.parent}")
-    if not path.exists():
+    if not _is_there(path):
         return
-    if source is not None and source.exists() and path.samefile(source):
-        raise CommandError(f"{path}: output must be another file than the input")
-    # A folder, but also a device: renaming onto /dev/null would put a file in its place.
-    if not path.is_file():
-        raise CommandError(f"{path}: output must be a file; there is something else of that name")
+    if path.exists():  # unlike a link that leads nowhere
+        if source is not None and source.exists() and path.samefile(source):
+            raise CommandError(f"{path}: output must be another file than the input")
+        # A folder, but also a device: renaming onto /dev/null would put a file in its place.
+        if not path.is_file():
+            raise CommandError(f"{path}: output must be a file; there is something else of that name")
     if not overwrite:
         raise OutputExistsError(path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file, or a link to anywhere, has that name. Unlike `os.path.lexists`, this tells of a name too long."""
+    with writing(str(path)):
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _flush_to_disk(path: Path) -> None:

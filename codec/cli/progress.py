@@ -11,7 +11,8 @@ from codec.cli.files import FileTask
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# A file, seconds of its audio that were done since the last call, and seconds of the whole, if that is known.
+# A file, seconds of its audio that were done since the last call, and seconds of the whole, if that is known. With no
+# seconds, of no known whole, the file is done.
 Advance = Callable[[FileTask, float, float | None], None]
 
 
@@ -26,7 +27,7 @@ def show_progress(tasks: Sequence[FileTask], wanted: bool) -> Iterator[Advance]:
     Yields:
         What is to be told of progress.
     """
-    if not (wanted and tasks and sys.stderr.isatty()):
+    if not (wanted and tasks and sys.stderr is not None and sys.stderr.isatty()):
         yield lambda task, seconds, whole: None
         return
     from rich.console import Console
@@ -52,7 +53,11 @@ class _Bar:
 
     def advance(self, task: FileTask, seconds: float, whole: float | None) -> None:
         self._seconds += seconds
-        done = self._left[task] if not whole else min(self._left[task], (self._sizes[task] or 0) * seconds / whole)
+        left = self._left[task]
+        if whole:
+            done = min(left, (self._sizes[task] or 0) * seconds / whole)
+        else:
+            done = 0.0 if seconds else left
         self._left[task] -= done
         speed = self._seconds / (time.monotonic() - self._started)
         self._progress.update(self._bar, advance=done, speed=f"{speed:.1f} times real time")

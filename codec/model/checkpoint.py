@@ -1,4 +1,4 @@
-"""Codecs on disk: config.json, model.safetensors and, if there are, entropy.safetensors. No pickle."""
+"""Codecs on disk: config.json, model.safetensors and, if there are, entropy tables. No pickle."""
 
 import hashlib
 import json
@@ -17,14 +17,18 @@ from codec.model.build import build_codec
 from codec.model.codec import Codec
 from codec.model.folder import (
     CONFIG_FILE,
+    EARLIER_TABLES,
     ENTROPY_FILE,
     MODEL_FILES,
     WEIGHTS_FILE,
     StoredTables,
+    earlier_tables_file,
     load_config,
     load_tables,
     shipped_models,
     tables_bytes,
+    tables_files,
+    tables_remedy,
 )
 
 # Entries of the state dict that neither encoding nor decoding reads.
@@ -33,7 +37,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a codec's settings, weights and entropy tables into a folder, which is made if need be.
+    """Write a codec's settings, weights and all entropy tables into a folder, which is made if need be.
 
     Args:
         codec: What to save.
@@ -49,13 +53,16 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
     }
     config = json.dumps(asdict(codec.config), indent=2) + "\n"
     # Tables of other weights would be refused, so that none are there while the weights change.
-    (folder / ENTROPY_FILE).unlink(missing_ok=True)
+    for path in tables_files(folder):
+        path.unlink()
     write_whole(folder / CONFIG_FILE, config.encode())
     write_whole(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    # As `load_weights` will have them.
+    belongs_to = _fingerprint({name: tensor.to(codec.state_dict()[name].dtype) for name, tensor in weights.items()})
+    for tables in codec.earlier_entropy:
+        write_whole(folder / earlier_tables_file(tables.fingerprint), tables_bytes(tables, belongs_to))
     if codec.entropy is not None:
-        # As `load_weights` will have them.
-        loaded = {name: tensor.to(codec.state_dict()[name].dtype) for name, tensor in weights.items()}
-        write_whole(folder / ENTROPY_FILE, tables_bytes(codec.entropy, _fingerprint(loaded)))
+        write_whole(folder / ENTROPY_FILE, tables_bytes(codec.entropy, belongs_to))
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -72,9 +79,13 @@ def from_pretrained(name_or_folder: str | Path) -> Codec:
     folder = _find(name_or_folder)
     codec = build_codec(load_config(folder))
     load_weights(codec, _load_tensors(folder / WEIGHTS_FILE))
-    if (stored := load_tables(folder)) is not None:
-        _check_tables(stored, folder, codec)
-        codec.entropy = stored.tables
+    for path in tables_files(folder):
+        stored = load_tables(path)
+        _check_tables(stored, path, codec)
+        if path.name == ENTROPY_FILE:
+            codec.entropy = stored.tables
+        else:
+            codec.earlier_entropy.append(stored.tables)
     return codec.eval()
 
 
@@ -146,7 +157,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(MODEL_FILES)))
+        return Path(snapshot_download(repository, allow_patterns=[*MODEL_FILES, EARLIER_TABLES]))
     # Its errors have no base of their own: among them are OSError and ValueError, and those of the HTTP library.
     except Exception as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -163,8 +174,8 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
 
 
-def _check_tables(stored: StoredTables, folder: Path, codec: Codec) -> None:
-    path, remedy = folder / ENTROPY_FILE, "remove it; codec train-entropy makes another"
+def _check_tables(stored: StoredTables, path: Path, codec: Codec) -> None:
+    remedy = tables_remedy(path)
     if stored.belongs_to != (own := fingerprint(codec)):
         raise ValueError(f"{path}: must belong to the weights {own} beside it; got {stored.belongs_to}: {remedy}")
     shape, expected = stored.tables.ranks.shape, (codec.num_quantizers, codec.codebook_size)

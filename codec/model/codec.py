@@ -55,12 +55,14 @@ class Codec(nn.Module):
 
     Attributes:
         entropy: Tables that the codes can be entropy-coded with; None if nobody made them.
+        earlier_entropy: Tables that files were coded with before there were those; see `tables_of`.
     """
 
     def __init__(self, config: CodecConfig, encoder: nn.Module, quantizer: ResidualVQ, decoder: nn.Module):
         super().__init__()
         self.state: CodecState | None = None
         self.entropy: EntropyTables | None = None
+        self.earlier_entropy: list[EntropyTables] = []
         self.config = config
         self.encoder = encoder
         self.quantizer = quantizer
@@ -213,6 +215,8 @@ class Codec(nn.Module):
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
         if not 1 <= stages <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {num_quantizers}")
+        if beam_size < 1:  # before a stream takes the audio
+            raise ValueError(f"beam_size must be positive; got {beam_size}")
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)
@@ -305,6 +309,23 @@ class Codec(nn.Module):
         if not latents.isfinite().all():
             raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
         return self.quantizer.encode(latents, num_quantizers, beam_size=beam_size)
+
+    def tables_of(self, fingerprint: str) -> EntropyTables:
+        """The entropy tables of a file, by their fingerprint in its header.
+
+        Raises:
+            ValueError: The model does not have them.
+        """
+        known = {tables.fingerprint: tables for tables in (self.entropy, *self.earlier_entropy) if tables is not None}
+        if fingerprint not in known:
+            from codec.model.folder import earlier_tables_file
+
+            raise ValueError(
+                f"model {self.name} must have the entropy tables {fingerprint} of the file; got "
+                f"{', '.join(known) or 'none'}: put them into its folder as {earlier_tables_file(fingerprint)}, from "
+                f"the machine that encoded the file"
+            )
+        return known[fingerprint]
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell these weights from others; stored in the files that the model makes."""

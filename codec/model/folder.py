@@ -1,4 +1,8 @@
-"""What the folder of a model holds, as far as it can be told without torch: config.json and entropy.safetensors."""
+"""What the folder of a model holds, as far as it can be told without torch: config.json and entropy tables.
+
+What is written is coded with the tables in entropy.safetensors. Tables that were there before stay in
+entropy-<fingerprint>.safetensors, for the files that were coded with them.
+"""
 
 import json
 from importlib.resources import files
@@ -15,6 +19,8 @@ from codec.settings import settings_from
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENTROPY_FILE = "entropy.safetensors"
+# With 16 hexadecimal digits in it; for glob, and for the hub.
+EARLIER_TABLES = f"entropy-{'[0-9a-f]' * 16}.safetensors"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, ENTROPY_FILE)
 # In the metadata of the entropy tables: the fingerprint of the weights whose codes they were learned from.
 ENTROPY_KEY = "weights"
@@ -56,32 +62,55 @@ def load_config(folder: Path) -> CodecConfig:
         raise ValueError(f"{path}: {error}") from None
 
 
-def load_tables(folder: Path) -> StoredTables | None:
-    """Read the entropy tables of a model; None if it has none.
+def tables_files(folder: Path) -> list[Path]:
+    """The files with entropy tables of a model, first those that are used to write, if there are such."""
+    current = folder / ENTROPY_FILE
+    return [current] * current.exists() + sorted(folder.glob(EARLIER_TABLES))
+
+
+def earlier_tables_file(fingerprint: str) -> str:
+    """Name of the file in which tables stay that are no longer used to write."""
+    return f"entropy-{fingerprint}.safetensors"
+
+
+def tables_remedy(path: Path) -> str:
+    """What to do about a file with entropy tables that cannot be used."""
+    if path.name == ENTROPY_FILE:
+        return "remove it; codec train-entropy makes another"
+    return "replace it by an intact copy; or remove it, and with it the means to decode files that name it"
+
+
+def load_tables(path: Path) -> StoredTables:
+    """Read a file with entropy tables.
 
     Raises:
-        ValueError: They cannot be read, or are none that codes can be coded with.
+        ValueError: It cannot be read; or it has no tables that codes can be coded with, or not those of its name.
     """
-    path = folder / ENTROPY_FILE
-    if not path.exists():
-        return None
     try:
         with safe_open(path, framework="numpy") as file:
+            # Before they are read: numpy lacks some types.
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no dict)
+            if others := {name: kind for name, kind in kinds.items() if kind != "U16"}:
+                name, kind = min(others.items())
+                raise ValueError(f"{path}: {name!r} must be of type U16; got {kind}: {tables_remedy(path)}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
             belongs_to = (file.metadata() or {}).get(ENTROPY_KEY)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from None
     try:
-        return StoredTables(EntropyTables.from_arrays(arrays), belongs_to)
+        tables = EntropyTables.from_arrays(arrays)
+        if path.name not in (ENTROPY_FILE, earlier_tables_file(tables.fingerprint)):
+            raise ValueError(f"tables must be those of the file's name; got {tables.fingerprint}")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}: remove it; codec train-entropy makes another") from None
+        raise ValueError(f"{path}: {error}: {tables_remedy(path)}") from None
+    return StoredTables(tables, belongs_to)
 
 
 def tables_bytes(tables: EntropyTables, fingerprint: str) -> bytes:
-    """The contents of entropy.safetensors.
+    """The contents of a file with entropy tables.
 
     Args:
-        tables: What `Codec.entropy` shall be.
+        tables: To be stored.
         fingerprint: Of the codec whose codes they were learned from.
     """
     return safetensors.numpy.save(dict(tables.to_arrays()), metadata={ENTROPY_KEY: fingerprint})

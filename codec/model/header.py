@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 
-from codec.bitstream import MAX_CODES_PER_CHUNK, Header, clean_tags
+from codec.bitstream import MAX_CODED_CODES_PER_CHUNK, MAX_CODES_PER_CHUNK, Header, clean_tags
 from codec.model.codec import Codec
 
 # Damage costs at least a chunk, and each has some bytes of its own.
 CHUNK_SECONDS = 2.0
+
+
+def frames_per_chunk(
+    codec: Codec, num_quantizers: int, channels: int = 1, max_codes: int = MAX_CODED_CODES_PER_CHUNK
+) -> int:
+    """Frames in each chunk of a file but the last: `CHUNK_SECONDS`, if a chunk can hold so many codes."""
+    return max(1, min(round(CHUNK_SECONDS * codec.frame_rate), max_codes // (channels * num_quantizers)))
 
 
 def make_header(
@@ -31,7 +38,8 @@ def make_header(
         length: Samples of each channel; None: not known yet.
         num_frames: Frames of each channel; None: not known yet.
         tags: Title, artist and others; what a file cannot hold is left out.
-        entropy: Whether the codes are coded with the model's tables. Default: if it has some.
+        entropy: Whether the codes are coded with the model's tables. Default: if it has some, and a frame has no more
+            codes than an entropy-coded chunk can hold.
         fingerprint: Of the codec, where it is known: to compute it takes as long as to encode some seconds.
 
     Raises:
@@ -41,8 +49,10 @@ def make_header(
         raise ValueError(
             f"entropy must be off, since the model {codec.name} has no tables; codec train-entropy makes them"
         )
-    tables = None if entropy is False else codec.entropy
-    frames_per_chunk = min(round(CHUNK_SECONDS * codec.frame_rate), MAX_CODES_PER_CHUNK // (channels * num_quantizers))
+    if entropy is None:
+        entropy = channels * num_quantizers <= MAX_CODED_CODES_PER_CHUNK
+    tables = codec.entropy if entropy else None
+    max_codes = MAX_CODES_PER_CHUNK if tables is None else MAX_CODED_CODES_PER_CHUNK
     return Header(
         model=codec.name,
         fingerprint=fingerprint or codec.fingerprint(),
@@ -52,7 +62,7 @@ def make_header(
         num_quantizers=num_quantizers,
         bits=codec.bits_per_code,
         num_frames=num_frames,
-        frames_per_chunk=max(1, frames_per_chunk),
+        frames_per_chunk=frames_per_chunk(codec, num_quantizers, channels, max_codes),
         model_rate=codec.sample_rate,
         hop_length=codec.hop_length,
         tags=clean_tags(tags or {}),

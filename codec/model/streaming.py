@@ -39,7 +39,7 @@ class CodecState:
         """Add samples.
 
         Args:
-            waveform: [batch_size, 1, time], of any length, 0 too.
+            waveform: [batch_size, 1, time], of any length, 0 too, and any floating-point type.
 
         Returns:
             Samples for as many frames as can be made: [batch_size, 1, frames * hop_length], `ahead` more for the
@@ -47,15 +47,17 @@ class CodecState:
 
         Raises:
             RuntimeError: The audio is over, or `waveform` has another number of streams.
-            ValueError: `waveform` has NaNs or infinite values; the stream can go on without them.
+            ValueError: `waveform` has NaNs, infinite values or integers; the stream can go on without them.
         """
         if self.ended:
             raise RuntimeError("a stream that flush() ended takes no more audio; start another one")
         self.check_batch("waveform", waveform)
+        if not waveform.is_floating_point():
+            raise ValueError(f"waveform must be floats in [-1, 1]; got {waveform.dtype}")
         if not waveform.isfinite().all():
             raise ValueError("waveform must be finite; got NaN or infinite samples, which were not added to the stream")
         self.length += waveform.shape[-1]
-        waveform = torch.cat([self.waiting.to(waveform), waveform], dim=-1)
+        waveform = torch.cat([self.waiting, waveform.to(self.waiting)], dim=-1)
         frames = max(0, (waveform.shape[-1] - self.ahead) // self.hop_length)
         taken = frames * self.hop_length + self.ahead if frames else 0
         if frames:

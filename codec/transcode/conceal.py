@@ -13,7 +13,7 @@ from codec.model import Codec
 # Long enough for no click, and too short for the held frame to buzz.
 FADE_OUT_SECONDS = 0.1
 FADE_IN_SECONDS = 0.02
-# A gap may be of any length, also one that a file only claims.
+# Of all channels, at a time: a gap may be of any length.
 GAP_BLOCK_FRAMES = 400
 
 
@@ -45,7 +45,7 @@ class Decoder:
     def conceal(self, channels: int, num_frames: int) -> Iterator[Tensor]:
         """Samples in place of lost frames, in blocks [channels, some frames * hop_length]."""
         while num_frames:
-            frames = min(num_frames, GAP_BLOCK_FRAMES)
+            frames = min(num_frames, max(1, GAP_BLOCK_FRAMES // channels))
             waveform = torch.zeros(channels, frames * self.codec.hop_length)
             if self._last is not None and not self._after_gap:
                 ramp = self._ramp(FADE_OUT_SECONDS, waveform.shape[-1]).flip(0)

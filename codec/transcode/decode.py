@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from codec.model import Codec
 from codec.transcode.conceal import Decoder
 from codec.transcode.part import PartSink, cut_chunks, find_part, join_chunks
 
-# Frames that are decoded at a time where more than one chunk is there: one of 2 s alone leaves speed unused.
+# Frames of all channels that are decoded at a time where more than one chunk is there: 2 s alone leave speed unused.
 BLOCK_FRAMES = 400
 
 Progress = Callable[[float], object]
@@ -66,9 +66,19 @@ def check_model(header: Header, codec: Codec, fingerprint: str | None = None) ->
             f"model must be the one that encoded the file, {header.model} ({header.fingerprint}); "
             f"got {codec.name} ({fingerprint})"
         )
-    if header.entropy is not None and (codec.entropy is None or codec.entropy.fingerprint != header.entropy):
-        got = "none" if codec.entropy is None else codec.entropy.fingerprint
-        raise ValueError(f"entropy tables of the model must be those of the file, {header.entropy}; got {got}")
+    if header.entropy is not None:
+        codec.tables_of(header.entropy)
+    for name, stated, own in (
+        ("model_rate", header.model_rate, codec.sample_rate),
+        ("hop_length", header.hop_length, codec.hop_length),
+        ("bits", header.bits, codec.bits_per_code),
+    ):
+        if stated not in (None, own):
+            raise ValueError(f"{name} must be {own}, as the model {codec.name} has; got {stated}")
+    if header.num_quantizers > codec.num_quantizers:
+        raise ValueError(
+            f"stages must be at most {codec.num_quantizers}, as the model {codec.name} has; got {header.num_quantizers}"
+        )
     if header.length is not None and header.num_frames is not None:
         length = resampled_length(header.length, header.sample_rate, codec.sample_rate)
         if header.num_frames != codec.num_frames(length):
@@ -108,10 +118,11 @@ def decode_file(
         AudioFileError: The output cannot be written.
     """
     reader = StreamReader(file, conceal=conceal)
-    header = reader.header
+    # Of a live stream that is over, the end says how long it is.
+    header = replace(reader.header, length=reader.length, num_frames=reader.num_frames)
     check_model(header, codec, fingerprint)
-    if codec.entropy is not None:
-        reader.use(codec.entropy)
+    if header.entropy is not None:
+        reader.use(codec.tables_of(header.entropy))
     rate = sample_rate or header.sample_rate
     part = find_part(codec, rate, start, duration, _length_at(rate, header, header.length))
     lost = []
@@ -122,14 +133,15 @@ def decode_file(
 
     with (
         torch.inference_mode(),
-        codec.streaming(header.channels),
+        # First the output, which refuses channels that no file has, before they take memory.
         open_output(rate, header.channels, part.length) as sink,
+        codec.streaming(header.channels),
     ):
         decoder = Decoder(codec)
         resampler = Resampler(header.channels, codec.sample_rate, rate)
         output = PartSink(sink, part, -(-codec.hop_length * rate // codec.sample_rate), tell)
         # What comes in real time is not to wait for more.
-        block_frames = BLOCK_FRAMES if reader.seekable else 1
+        block_frames = max(1, BLOCK_FRAMES // header.channels) if reader.seekable else 1
         for chunk in join_chunks(cut_chunks(reader.chunks(part.first_frame), part), block_frames):
             if chunk.codes is None:
                 lost.append(_lost(chunk, codec))
@@ -139,6 +151,8 @@ def decode_file(
                 output.write(resampler.push(decoder.decode(chunk.codes)))
         output.write(resampler.flush())
         output.finish(_length_at(rate, header, reader.length))
+        if not output.written:
+            raise ValueError(f"start must be before the end of the audio; got {start}")
     return Decoded(output.written / rate, lost, reader.problems)
 
 

@@ -1,5 +1,6 @@
 """Audio -> file of codes."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,10 +14,10 @@ from codec.bitstream import StreamWriter
 from codec.model import Codec
 from codec.model.header import make_header
 
-# What is encoded at a time. Longer blocks are hardly faster, and take memory in proportion; of audio that is still
-# going on, shorter ones take time without making any chunk come earlier.
+# What is encoded at a time, of all channels: more is hardly faster, and takes memory in proportion.
 BLOCK_SECONDS = 10.0
-LIVE_BLOCK_SECONDS = 0.5
+# Of audio that is still going on. A chunk waits for the end of such a block; each costs some milliseconds.
+LIVE_BLOCK_SECONDS = 0.1
 
 Progress = Callable[[float], object]
 
@@ -99,7 +100,7 @@ def _blocks(source: AudioSource) -> Iterator[Tensor]:
     """All of the audio; what arrives by the packet is collected, and the last block holds the rest of it."""
     shortest = round(LIVE_BLOCK_SECONDS * source.sample_rate) if source.live else 1
     waiting: list[Tensor] = []
-    for block in source.blocks(round(BLOCK_SECONDS * source.sample_rate)):
+    for block in source.blocks(math.ceil(BLOCK_SECONDS * source.sample_rate / source.channels)):
         waiting.append(block)
         if sum(each.shape[1] for each in waiting) >= shortest:
             yield torch.cat(waiting, dim=1)

@@ -325,3 +325,15 @@ def test_standard_input_and_named_pipes_are_read(clips, tmp_path):
         f"standard input False 16000 {length}",
         f"{tmp_path / 'fifo'} False 16000 {length}",
     ], result.stderr
+
+
+def test_a_file_without_samples_is_told_from_one_whose_header_was_never_finished(tmp_path):
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    tags = b"LIST" + struct.pack("<I", 17) + b"INFOICMT" + struct.pack("<I", 5) + b"none!" + b"\0"
+    for name, rest in (("tags", tags), ("samples", bytes(range(200, 230)))):
+        body = b"WAVE" + fmt + struct.pack("<4sI", b"data", 0) + rest
+        (tmp_path / name).write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    with open_source(tmp_path / "tags") as source, pytest.raises(AudioFileError, match="holds no samples"):
+        list(source.blocks(1000))
+    with open_source(tmp_path / "samples") as source:
+        assert sum(block.shape[1] for block in source.blocks(1000)) == 15

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from codec.bitstream import BitstreamError, Header, Stream, read_header, read_stream, write_stream
 
-HEADER = Header("tiny", "0123456789abcdef", 16_000, 1, 100, num_quantizers=2, bits=10, num_frames=5)
+HEADER = Header(
+    "tiny", "0123456789abcdef", 16_000, 1, 100, num_quantizers=2, bits=10, num_frames=5, frames_per_chunk=100
+)
 FILE = write_stream(Stream(HEADER, np.arange(10).reshape(1, 2, 5)))
 
 
@@ -64,7 +66,7 @@ def test_random_changes_are_all_detected(data):
 @pytest.mark.parametrize("num_quantizers", [1, 3, 12])
 def test_files_are_as_small_as_the_bitrate_promises(seconds, num_quantizers):
     num_frames = round(seconds * 50)
-    header = Header("speech_16khz", "0" * 16, 16_000, 1, round(seconds * 16_000), num_quantizers, 10, num_frames)
+    header = Header("speech_16khz", "0" * 16, 16_000, 1, round(seconds * 16_000), num_quantizers, 10, num_frames, 100)
     data = write_stream(Stream(header, np.zeros((1, num_quantizers, num_frames), dtype=np.int64)))
     promised = num_quantizers * 10 * 50 * seconds / 8
     # Mark, size, number, frames and checksum of each chunk, and its place in the index.

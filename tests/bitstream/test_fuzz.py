@@ -14,12 +14,26 @@ def test_damaged_and_lying_files_raise_nothing_but_bitstream_errors(fuzz):
     assert tally.count == 9_000
     # Files are neither all destroyed nor all left as they were.
     assert 1_000 < tally.accepted < 8_000
-    assert tally.slowest[0] < 5
+    # Some are 2 MB of marks, or 200 kB of end blocks in end blocks: minutes for a reader that takes them at their word.
+    assert tally.slowest[0] < 3
 
 
 def test_and_take_little_memory(fuzz):
-    tally = fuzz.fuzz(1_000, first=9_000)
-    assert 1e4 < tally.peak[0] < 100e6
+    # Headers and chunks claim up to exabytes. A block may have 5 MB, and a chunk of 2 ** 20 codes takes 50 MB.
+    tally = fuzz.fuzz(500, first=9_000)
+    assert 1e6 < tally.peak[0] < 60e6
+
+
+def test_a_number_of_each_field_of_the_header_is_changed(fuzz):
+    files = fuzz.real_files(fuzz.tiny_tables())
+    fields = set()
+    for number in range(600):
+        random = fuzz.Random(number)
+        data = files[number % 8]
+        old, new = data, fuzz.lie_in_header(data, random)
+        fields |= {(data[4], place) for place in range(10 + 54 if data[4] == 2 else 43) if old[place] != new[place]}
+    assert {place for version, place in fields if version == 2} == set(range(10, 64))
+    assert {place for version, place in fields if version == 1} == set(range(6, 43))
 
 
 def test_random_bytes_are_no_files(fuzz):
@@ -30,7 +44,7 @@ def test_random_bytes_are_no_files(fuzz):
 
 def test_each_damage_changes_files_and_each_number_makes_one_case(fuzz):
     files = fuzz.real_files(fuzz.tiny_tables())
-    for damage in fuzz.DAMAGES:
+    for damage in fuzz.DAMAGES + fuzz.SLOW:
         assert sum(damage(data, fuzz.Random(0)) != data for data in files) >= len(files) - 1
     assert fuzz.make_case(files, 7)[0] == fuzz.make_case(files, 7)[0] != fuzz.make_case(files, 8)[0]
 
@@ -38,7 +52,7 @@ def test_each_damage_changes_files_and_each_number_makes_one_case(fuzz):
 def test_files_are_taken_apart_and_put_together_again(fuzz):
     for data in fuzz.real_files(fuzz.tiny_tables()):
         assert fuzz.join(fuzz.split(data), data[4]) == data
-        assert len(fuzz.split(data)) >= 6
+        assert len(fuzz.split(data)) >= 3
 
 
 def test_what_fuzzing_must_not_find_is_found(fuzz, monkeypatch):

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +12,8 @@ from codec import Codec
 from codec.bitstream import packed_size
 from codec.bitstream.entropy import EntropyTables
 from codec.bitstream.learn import learn_tables
+
+ROOT = Path(__file__).parents[2]
 
 
 def bits_per_code(tables, codes):
@@ -48,9 +55,10 @@ def test_the_frame_before_does_not_reach_over_a_sequence_or_a_chunk():
     told = bits_per_code(learn_tables([codes], 8, frames_per_chunk=4000), codes)[0]
     untold = bits_per_code(learn_tables([codes], 8, frames_per_chunk=1), codes)[0]
     pieces = bits_per_code(learn_tables(np.split(codes, 4000, axis=1), 8), codes)[0]
+    whole = bits_per_code(learn_tables([codes], 8), codes)[0]
     assert told < 0.5
     assert untold > 2.5
-    assert pieces == untold
+    assert (pieces, whole) == (untold, told)
 
 
 @pytest.mark.parametrize("codebook_size", [2, 5, 300])
@@ -62,20 +70,47 @@ def test_any_codebook_size_makes_tables_that_pass_every_check(codebook_size):
     assert np.array_equal(tables.decode(tables.encode(codes[None]), 1, 6, 50)[0], codes)
 
 
-def test_one_frame_is_enough_and_the_same_codes_learn_the_same_tables():
+def test_one_frame_is_enough():
     codes = np.array([[1], [2]])
-    assert learn_tables([codes], 4).fingerprint == learn_tables([codes], 4).fingerprint
+    tables = learn_tables([codes], 4)
+    assert tables.decode(tables.encode(codes[None]), 1, 2, 1)[0].tolist() == codes.tolist()
 
 
-def test_codes_of_speech_are_smaller_than_packed(clips):
+@pytest.fixture(scope="module")
+def speech_codes(clips):
+    """Codes of each clip, of three stages of 1024 codes."""
     codec = Codec.from_pretrained("speech_16khz")
+    waveforms = [torch.from_numpy(soundfile.read(clip, dtype="float32")[0])[None, None] for clip in clips]
     with torch.inference_mode():
-        codes = [codec.encode(torch.from_numpy(soundfile.read(clip, dtype="float32")[0])[None, None]) for clip in clips]
-    codes = [each[0, :3].numpy() for each in codes]
-    tables = learn_tables(codes, codec.codebook_size)
-    for each in codes:
-        chunk = each[None, :, :100]
-        assert len(tables.encode(chunk)) < 0.9 * packed_size(10, chunk.size)
+        return [codec.encode(waveform, 3)[0].numpy() for waveform in waveforms]
+
+
+def test_codes_of_a_speaker_that_nothing_was_learned_from_are_smaller_than_packed(speech_codes):
+    """Of 7 s of two others; by hours, see the tables of the shipped model."""
+    *learned, held_out = speech_codes
+    tables = learn_tables(learned, 1024, frames_per_chunk=100)
+    chunks = [held_out[None, :, start : start + 100] for start in range(0, held_out.shape[1], 100)]
+    coded = sum(len(tables.encode(chunk)) for chunk in chunks)
+    assert coded < 0.97 * sum(packed_size(10, chunk.size) for chunk in chunks)
+
+
+def test_the_same_codes_learn_the_same_tables_with_other_threads_and_kernels(speech_codes, tmp_path):
+    codes = speech_codes[0][:2] % 64
+    np.save(tmp_path / "codes.npy", codes)
+    program = (
+        "import sys, numpy; from codec.bitstream.learn import learn_tables\n"
+        "print(learn_tables([numpy.load(sys.argv[1])], 64).fingerprint)"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Sandybridge"}
+    command = [sys.executable, "-c", program, str(tmp_path / "codes.npy")]
+    printed = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    assert printed.strip() == learn_tables([codes], 64).fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "i8"])
+def test_any_integer_type_learns_the_same_tables(dtype):
+    codes = np.random.default_rng(0).integers(0, 16, (3, 200))
+    assert learn_tables([codes.astype(dtype)], 16).fingerprint == learn_tables([codes], 16).fingerprint
 
 
 @pytest.mark.parametrize(

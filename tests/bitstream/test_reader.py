@@ -5,7 +5,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from codec.bitstream import BitstreamError, Header, Stream, StreamReader, StreamWriter, write_stream
+from codec.bitstream import BitstreamError, Header, Packed, Stream, StreamReader, StreamWriter, version_2, write_stream
+from codec.bitstream.cursor import varint
 
 HEADER = Header("tiny", "0123456789abcdef", 16_000, 1, 320 * 78, 3, 5, 78, 4, 16_000, 320, {"title": "one"})
 CODES = np.random.default_rng(0).integers(0, 32, (1, 3, 78))
@@ -102,17 +103,32 @@ def test_every_flipped_byte_of_the_header_costs_nothing_in_a_long_file(fuzz):
         assert (frames, lost) == (78, [])
         assert re.match(r"byte \d+: .*; its copy at the end was used$", problem)
         assert StreamReader(BytesIO(damaged), conceal=True).header == HEADER
-        with pytest.raises(BitstreamError, match=r"and there is no copy of the header at the end$"):
-            StreamReader(fuzz.Pipe(damaged), conceal=True)
 
 
-def test_a_short_file_with_a_damaged_header_is_an_error():
+def test_one_flipped_byte_of_the_header_is_repaired_in_a_short_file_and_in_a_pipe(fuzz):
+    for position in [*range(12), *range(12, start_of(0), 9), start_of(0) - 1]:
+        for data, file in ((SHORT, BytesIO), (SHORT, fuzz.Pipe), (FILE, fuzz.Pipe)):
+            damaged = bytearray(data)
+            damaged[position] ^= 0x81
+            frames, lost, (problem,) = read(damaged, file)
+            assert (frames, lost) == (30 if data is SHORT else 78, [])
+            assert re.match(rf"byte \d+: .*; byte {position} of it was repaired$", problem)
+
+
+def test_more_than_one_byte_of_a_short_header_is_an_error():
     damaged = bytearray(SHORT)
     damaged[20] ^= 1
-    with pytest.raises(
-        BitstreamError, match=r"^byte 0: header is damaged: .*; and there is no copy of the header at the"
-    ):
+    damaged[30] ^= 1
+    message = "^byte 0: header is damaged: .*; no change of one byte repairs it, and there is no copy of it at the end$"
+    with pytest.raises(BitstreamError, match=message):
         StreamReader(BytesIO(damaged), conceal=True)
+
+
+def test_a_header_of_more_than_a_kilobyte_is_not_repaired():
+    data = bytearray(write_stream(Stream(replace(HEADER, num_frames=30, tags={"long": "x" * 1000}), CODES[:, :, :30])))
+    data[20] ^= 1
+    with pytest.raises(BitstreamError, match="no change of one byte repairs it"):
+        StreamReader(BytesIO(data), conceal=True)
 
 
 def test_every_flipped_byte_behind_the_chunks_costs_nothing(fuzz, live):
@@ -244,6 +260,51 @@ def test_without_an_index_chunks_are_searched():
     assert all(chunk.codes is not None for chunk in chunks)
 
 
+def test_chunks_behind_the_end_block_are_found(fuzz, live):
+    for data in (FILE, live):
+        header, *chunks, end = fuzz.split(data)
+        for place in (0, 10, 19):
+            moved = fuzz.join([header, *chunks[:place], end, *chunks[place:]], 2)
+            fails(moved, r"must come here; got the end block$")
+            for file in (BytesIO, fuzz.Pipe):
+                frames, lost, problems = read(moved, file)
+                assert (frames, lost) == (78, [])
+                assert problems
+                assert not any("index" in problem for problem in problems)
+
+
+def test_a_damaged_chunk_that_is_asked_for_is_the_one_that_is_blamed():
+    damaged = bytearray(FILE)
+    for number in (3, 10):
+        damaged[start_of(number) + 5] ^= 1
+    with pytest.raises(BitstreamError, match=r"chunk 10 \(at 0.80 s\) is damaged"):
+        next(StreamReader(BytesIO(damaged)).chunks(41))
+    first = next(StreamReader(BytesIO(damaged), conceal=True).chunks(41))
+    assert (first.first_frame, first.codes) == (40, None)
+
+
+def lost_frames(data):
+    reader = StreamReader(BytesIO(data), conceal=True)
+    return sum(chunk.num_frames for chunk in reader.chunks() if chunk.codes is None), reader.problems
+
+
+def test_a_tail_that_is_only_claimed_is_left_out(fuzz):
+    header = replace(HEADER, num_frames=10**9, length=320 * 10**9)
+    data = version_2.write_header(header) + version_2.write_chunk(0, 4, Packed(5).encode(CODES[:, :, :4]))
+    lost, problems = lost_frames(data)
+    assert lost == 2**20 + 4
+    assert "chunk 262146 (at 20971.68 s) and all behind it are lost too, and left out" in problems[-1]
+
+
+def test_a_chunk_too_far_ahead_is_damage(fuzz, live):
+    header, *chunks, _ = fuzz.split(live)
+    for number, expected in ((20 + 2**18, 2**20), (21 + 2**18 + 20, 0), (2**32 - 2, 0)):
+        far = b"\xd7C" + varint(number) + chunks[0][3:]
+        lost, problems = lost_frames(fuzz.join([header, *chunks[:19], far], 2)[:-8])
+        assert 0 <= lost - expected <= 4
+        assert any(f"got chunk {number}, which is too far ahead" in problem for problem in problems) == (not expected)
+
+
 def test_a_loss_begins_no_earlier_than_what_was_asked_for(parts, join):
     first, *_ = StreamReader(BytesIO(join(parts[:5] + parts[12:])), conceal=True).chunks(30)
     assert (first.first_frame, first.num_frames, first.codes) == (28, 16, None)
@@ -262,6 +323,19 @@ def test_entropy_coded_chunks_take_their_tables(fuzz):
     with pytest.raises(ValueError, match=f"^entropy tables must be {tables.fingerprint}; got {other.fingerprint}$"):
         StreamReader(BytesIO(data), other)
     StreamReader(BytesIO(FILE)).use(tables)  # packed: they are not needed
+
+
+def test_a_header_that_entropy_tables_cannot_have_is_an_error(fuzz):
+    tables = fuzz.tiny_tables()
+    for changes, message in (
+        ({"bits": 4}, "bits must be enough for the 32 codes of the entropy tables; got 4"),
+        ({"num_quantizers": 4}, "num_quantizers must be at most 3 as in the entropy tables; got 4"),
+    ):
+        header = replace(HEADER, entropy=tables.fingerprint, **changes)
+        with pytest.raises(BitstreamError, match=f"^byte 0: header is wrong: {message}$"):
+            StreamReader(BytesIO(version_2.write_header(header)), tables)
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            StreamWriter(BytesIO(), header, tables)
 
 
 def test_wrong_moments_and_places_are_errors(fuzz):

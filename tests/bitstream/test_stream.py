@@ -15,6 +15,7 @@ HEADER = Header(
     num_quantizers=3,
     bits=10,
     num_frames=75,
+    frames_per_chunk=100,
 )
 
 
@@ -55,10 +56,22 @@ def test_chunks_are_counted():
         ("entropy", "0123", "entropy must be 16 lowercase hexadecimal digits; got '0123'"),
         ("tags", {"": "nothing"}, "key of a tag must be of 1 to 255 bytes of UTF-8 without control characters; got ''"),
         ("frames_per_chunk", 0, "frames_per_chunk must be 1 to 4294967295; got 0"),
-        ("model", "", "model must be printable, of 1 to 255 bytes; got ''"),
-        ("model", "red\x1b[31m", r"model must be printable, of 1 to 255 bytes; got 'red\x1b[31m'"),
-        ("model", "two\nlines", r"model must be printable, of 1 to 255 bytes; got 'two\nlines'"),
-        ("model", "é" * 128, f"model must be printable, of 1 to 255 bytes; got '{'é' * 128}'"),
+        ("model", "", "model must be of 1 to 255 bytes of UTF-8 without control characters; got ''"),
+        (
+            "model",
+            "red\x1b[31m",
+            r"model must be of 1 to 255 bytes of UTF-8 without control characters; got 'red\x1b[31m'",
+        ),
+        (
+            "model",
+            "two\nlines",
+            r"model must be of 1 to 255 bytes of UTF-8 without control characters; got 'two\nlines'",
+        ),
+        (
+            "model",
+            "é" * 128,
+            "model must be of 1 to 255 bytes of UTF-8 without control characters; got '" + r"\xe9" * 128 + "'",
+        ),
         ("fingerprint", "0123", "fingerprint must be 16 lowercase hexadecimal digits; got '0123'"),
         ("fingerprint", "0" * 15 + "G", "fingerprint must be 16 lowercase hexadecimal digits; got '000000000000000G'"),
     ],
@@ -66,6 +79,13 @@ def test_chunks_are_counted():
 def test_a_field_out_of_range_is_an_error(field, value, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replace(HEADER, **{field: value})
+
+
+def test_entropy_coded_chunks_have_fewer_codes():
+    large = replace(HEADER, num_frames=10_923, frames_per_chunk=10_923)
+    with pytest.raises(ValueError, match=r"^a chunk must have at most 65536 codes; got 65538$"):
+        replace(large, entropy="0" * 16)
+    assert replace(large, entropy="0" * 16, frames_per_chunk=10_922).codes_in(10_922) == 65_532
 
 
 def test_codes_of_another_shape_are_an_error():

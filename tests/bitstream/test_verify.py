@@ -28,6 +28,7 @@ def test_entropy_coded_files_are_checked_without_their_tables(fuzz):
     found = verify(BytesIO(data))
     payloads = [tables.encode(CODES[:, :, first : first + 4]) for first in range(0, 78, 4)]
     assert (found.num_frames, found.payload_bytes, found.problems) == (78, sum(map(len, payloads)), [])
+    assert len(payloads) == 20
     damaged = bytearray(data)
     damaged[200] ^= 1
     assert len(verify(BytesIO(damaged)).problems) == 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from codec.bitstream import Header, Packed, StreamReader, StreamWriter, read_header, read_stream, write_stream
 from codec.bitstream.stream import Stream
+from codec.bitstream.tags import is_safe
 
 HEADER = Header("tiny", "0123456789abcdef", 16_000, 1, None, 2, 10, None, 4, 16_000, 320)
 CODES = np.random.default_rng(0).integers(0, 1024, (1, 2, 11))
@@ -29,7 +30,7 @@ def write(file, header, *parts, length=3500):
 def written(draw):
     """Any stream, and where its codes are cut for writing."""
     header = Header(
-        model=draw(st.text(min_size=1, max_size=60).filter(str.isprintable)),
+        model=draw(st.text(min_size=1, max_size=60).filter(lambda text: is_safe(text, 255))),
         fingerprint=draw(st.binary(min_size=8, max_size=8)).hex(),
         sample_rate=draw(st.integers(1, 1_000_000)),
         channels=draw(st.integers(1, 3)),
@@ -114,10 +115,26 @@ def test_a_file_that_takes_few_bytes_at_a_time_gets_them_all():
         def write(self, data):
             return super().write(data[:5])
 
-    file = Slow()
-    file.seekable = lambda: False
-    write(file, HEADER, CODES)
-    assert np.array_equal(read_stream(file.getvalue()).codes, CODES)
+    for seekable in (False, True):
+        file = Slow()
+        file.seekable = lambda seekable=seekable: seekable
+        writer = write(file, HEADER, CODES)
+        assert np.array_equal(read_stream(file.getvalue()).codes, CODES)
+        assert len(file.getvalue()) == writer.num_bytes
+
+
+def test_no_chunk_is_longer_than_packed(fuzz):
+    tables = fuzz.tiny_tables()
+    likely = np.argsort(tables.ranks)[:, :1][None]
+    codes = np.concatenate(
+        [np.repeat(likely, 40, axis=2), np.random.default_rng(1).integers(0, 32, (1, 3, 40))], axis=2
+    )
+    header = replace(HEADER, num_quantizers=3, bits=5, frames_per_chunk=40, length=1, num_frames=80)
+    data = write_stream(Stream(replace(header, entropy=tables.fingerprint), codes), tables)
+    kinds = [part[:2] for part in fuzz.split(data)[1:]]
+    assert kinds == [b"\xd7C", b"\xd7P", b"\xd7E"]
+    assert len(data) < len(write_stream(Stream(header, codes)))
+    assert np.array_equal(read_stream(data, tables).codes, codes)
 
 
 @pytest.mark.parametrize(

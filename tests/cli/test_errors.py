@@ -5,7 +5,7 @@ import sys
 import pytest
 import typer
 
-from codec.cli.errors import CommandError, one_line_errors, shell_errors, show_traceback
+from codec.cli.errors import CommandError, in_one_line, one_line_errors, shell_errors, show_traceback
 from codec.cli.interrupt import Interrupted
 
 
@@ -15,6 +15,7 @@ def test_an_expected_error_is_one_line_on_stderr(capsys, error):
         raise error
     assert info.value.exit_code == 1
     assert capsys.readouterr() == ("", "error: it is not there\n")
+    assert in_one_line(ValueError("a\n\x1b[31mb.wav")) == "a ?[31mb.wav"
 
 
 def test_further_kinds_can_be_expected(capsys):
@@ -68,6 +69,16 @@ def test_wrong_usage_is_left_to_typer(capsys):
     with pytest.raises(typer.BadParameter), shell_errors(tracebacks=False):
         raise typer.BadParameter("no")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_is_no_bug(monkeypatch, stream):
+    monkeypatch.setattr(f"sys.{stream}", None)
+    with pytest.raises(typer.Exit) as info, shell_errors(tracebacks=False):
+        raise CommandError("not there")
+    assert info.value.exit_code == 1
+    with shell_errors(tracebacks=False):
+        typer.echo("done")
 
 
 PRINT = """

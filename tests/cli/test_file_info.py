@@ -84,6 +84,11 @@ def test_everything_that_a_file_holds_is_told(write):
     }
 
 
+def test_what_a_terminal_obeys_is_not_shown(write, tmp_path):
+    path = write(HEADER).rename(tmp_path / "a\n\x1b[31mb.rvq")
+    assert read_file_info(path).rows()["file"] == f"{tmp_path}/a??[31mb.rvq"
+
+
 def test_the_entropy_of_stages_is_that_of_their_counts(write, codes):
     entropies = read_file_info(write(HEADER)).stage_entropies
     for stage, entropy in enumerate(entropies):

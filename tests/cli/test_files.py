@@ -70,6 +70,39 @@ def test_only_outputs_of_several_make_folders():
 
 def test_a_file_that_is_named_twice_is_taken_once():
     assert plan("in/a.wav", "./in/a.wav", "in") == plan("in")
+    assert plan("in/a.wav", "in/deep/../a.wav", str(Path("in/a.wav").resolve())) == [("in/a.wav", "in/a.rvq")]
+    assert plan("in/deep/c.wav", "in", recursive=True) == [
+        ("in/deep/c.wav", "in/deep/c.rvq"),
+        *[pair for pair in plan("in", recursive=True) if pair[0] != "in/deep/c.wav"],
+    ]
+
+
+def test_links_to_files_and_folders_are_not_mistaken_for_others():
+    Path("in/link.wav").symlink_to("a.wav")
+    assert len(plan("in/a.wav", "in/link.wav")) == 2
+    # The folder above the one that the link leads to: not "in", as the letters of the path say.
+    Path("in/elsewhere").symlink_to(Path("other").resolve())
+    Path("a.wav").touch()
+    assert plan("in/a.wav", "in/elsewhere/../a.wav") == [
+        ("in/a.wav", "in/a.rvq"),
+        ("in/elsewhere/../a.wav", "in/elsewhere/../a.rvq"),
+    ]
+
+
+def test_empty_names_do_not_stand_for_the_current_folder():
+    with pytest.raises(typer.BadParameter, match=r"^input must have a name; got an empty one$"):
+        plan("in/a.wav", "")
+    with pytest.raises(typer.BadParameter, match=r"^must have a name; got an empty one$"):
+        plan("in/a.wav", output="")
+
+
+def test_closed_standard_streams_are_refused(monkeypatch):
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(f"sys.{name}", None)
+    with pytest.raises(CommandError, match=r"^standard input must be a file or a pipe; it is closed$"):
+        plan("-", output="x.rvq")
+    with pytest.raises(CommandError, match=r"^standard output must be a file or a pipe; it is closed$"):
+        plan("in/a.wav", output="-")
 
 
 @pytest.mark.parametrize(

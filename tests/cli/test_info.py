@@ -52,6 +52,14 @@ def test_verify_counts_what_is_whole(code_file, run):
 
 
 @pytest.mark.parametrize("options", [[], ["--verify"]])
+def test_the_name_of_a_file_is_one_line(code_file, run, options):
+    path = code_file.rename(code_file.with_name("a\nb.rvq"))
+    result = run("info", *options, path)
+    assert result.exit_code == 0
+    assert str(path).replace("\n", "?") in result.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--verify"]])
 def test_all_damage_is_listed_without_a_model(code_file, run, options):
     whole = code_file.read_bytes()
     for position in range(len(whole)):
@@ -71,5 +79,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(code_file, tmp_path, run):
     missing, text, model = result.stderr.splitlines()
     assert missing == f"error: {tmp_path / 'missing.rvq'}: No such file or directory"
     assert text.startswith(f"error: {tmp_path / 'text.rvq'}: byte 0: not a file of codes")
-    assert model.startswith("error: model must be a folder")
+    assert model.startswith(
+        "error: no_such_model: neither a file nor a model that can be loaded: model must be a folder"
+    )
     assert json.loads(result.stdout)["length"] == read_stream(code_file.read_bytes()).header.length

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from codec.cli.log import Level, log, messages
+from codec.cli.log import Level, log, messages, printable
 
 
 @pytest.mark.parametrize(("level", "said"), [(Level.DEBUG, 4), (Level.INFO, 3), (Level.WARNING, 2), (Level.ERROR, 1)])
@@ -17,6 +17,7 @@ def test_a_message_is_one_line_of_printable_letters(capsys):
     with messages(Level.INFO):
         log.info("%s", "a\nb\x1b[31m.wav")
     assert capsys.readouterr().err == "a?b?[31m.wav\n"
+    assert printable("é 語.wav\u2028") == "é 語.wav?"
 
 
 def test_the_logger_is_put_back():

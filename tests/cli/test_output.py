@@ -3,6 +3,7 @@ import os
 import re
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -88,9 +89,35 @@ def test_a_folder_without_permission_is_refused(tmp_path):
         write(tmp_path / "a.rvq")
 
 
+def test_on_a_file_system_that_is_read_only_the_error_names_the_output(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(CommandError, match=rf"^{re.escape(str(tmp_path / 'a.rvq'))}: Read-only file system$"):
+        write(tmp_path / "a.rvq")
+
+
+@pytest.mark.parametrize("target", ["missing", "file"])
+def test_a_link_is_refused_before_any_work_or_replaced_without_its_target(tmp_path, target):
+    (tmp_path / "file").write_text("old")
+    path = tmp_path / "a.rvq"
+    path.symlink_to(tmp_path / target)
+    with pytest.raises(OutputExistsError), new_file(path, source=tmp_path / "file.wav", overwrite=False):
+        pytest.fail("the block must not run")
+    write(path, overwrite=True)
+    assert not path.is_symlink()
+    assert path.read_text() == "new"
+    assert (tmp_path / "file").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a.rvq", "file"]
+
+
 def test_the_longest_possible_name_is_possible(tmp_path):
     write(tmp_path / ("a" * 255))
     assert os.listdir(tmp_path) == ["a" * 255]
+    with pytest.raises(CommandError, match=r"aaa: File name too long$"):
+        check_output(tmp_path / ("a" * 256), source=None, overwrite=False)
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path):

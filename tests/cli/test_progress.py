@@ -53,8 +53,25 @@ def test_a_terminal_shows_the_share_of_bytes_the_speed_and_messages_above(tmp_pa
     assert "a message" in shown
 
 
-def test_nothing_is_shown_without_a_terminal(tmp_path, capsys):
+def test_a_file_of_unknown_length_takes_its_share_when_it_is_done(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(600))
+    (tmp_path / "b").write_bytes(bytes(400))
+    tasks = [FileTask(tmp_path / name, None) for name in "ab"]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with show_progress(tasks, wanted=True) as advance:
+        bar = advance.__self__._progress.tasks[0]
+        shown = []
+        for seconds, whole in ((3.0, None), (3.0, None), (0.0, None)):
+            advance(tasks[0], seconds, whole)
+            shown.append(bar.completed)
+    assert (shown, bar.total) == ([0, 0, 600], 1000)
+
+
+def test_nothing_is_shown_without_a_terminal(tmp_path, capsys, monkeypatch):
     task = FileTask(tmp_path / "a", None)
     with show_progress([task], wanted=True) as advance:
         advance(task, 1.0, 2.0)
     assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr", None)  # closed
+    with show_progress([task], wanted=True) as advance:
+        advance(task, 1.0, 2.0)

@@ -306,6 +306,57 @@ def test_a_model_without_entropy_tables_leaves_none_in_its_folder(codec, folder_
     assert Codec.from_pretrained(folder_with_tables).entropy is None
 
 
+@pytest.fixture
+def earlier(codec, tables, folder_with_tables) -> EntropyTables:
+    """Other tables, which the codec had before and which are in its folder, too."""
+    earlier = learn_tables([np.zeros((4, 3), dtype=int)], codec.codebook_size)
+    codec.earlier_entropy.append(earlier)
+    codec.save_pretrained(folder_with_tables)
+    return earlier
+
+
+def test_earlier_entropy_tables_stay_for_the_files_that_name_them(codec, tables, earlier, folder_with_tables):
+    loaded = Codec.from_pretrained(folder_with_tables)
+    assert loaded.entropy.fingerprint == tables.fingerprint
+    for each in (tables, earlier):
+        assert np.array_equal(loaded.tables_of(each.fingerprint).weights, each.weights)
+    loaded.earlier_entropy.clear()
+    loaded.save_pretrained(folder_with_tables)
+    assert [path.name for path in folder_with_tables.glob("entropy*")] == ["entropy.safetensors"]
+
+
+def test_entropy_tables_that_the_model_lacks_are_an_error_that_says_what_to_do(codec, tables):
+    message = (
+        r"^model tiny must have the entropy tables 0123456789abcdef of the file; got {}: put them into its folder "
+    )
+    with pytest.raises(ValueError, match=message.format("none") + r"as entropy-0123456789abcdef\.safetensors, from"):
+        codec.tables_of("0123456789abcdef")
+    codec.entropy = tables
+    with pytest.raises(ValueError, match=message.format(tables.fingerprint)):
+        codec.tables_of("0123456789abcdef")
+
+
+def test_earlier_entropy_tables_that_cannot_be_used_are_refused(codec, tables, earlier, folder_with_tables):
+    path = folder_with_tables / f"entropy-{earlier.fingerprint}.safetensors"
+    path.write_bytes(tables_bytes(tables, codec.fingerprint()))
+    with pytest.raises(
+        ValueError, match=rf"tables must be those of the file's name; got {tables.fingerprint}: replace"
+    ):
+        Codec.from_pretrained(folder_with_tables)
+    path.write_bytes(tables_bytes(earlier, "0123456789abcdef"))
+    with pytest.raises(
+        ValueError, match=r"must belong to the weights .* got 0123456789abcdef: replace it by an intact"
+    ):
+        Codec.from_pretrained(folder_with_tables)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int16, torch.float16])
+def test_entropy_tables_of_another_type_are_refused(folder, dtype):
+    save_file({"ranks": torch.zeros(2, 4).to(dtype)}, folder / "entropy.safetensors")
+    with pytest.raises(ValueError, match=r"entropy\.safetensors: 'ranks' must be of type U16; got \w+: remove it"):
+        Codec.from_pretrained(folder)
+
+
 def test_entropy_tables_do_not_change_the_fingerprint_of_the_weights(codec, tables):
     fingerprint = codec.fingerprint()
     codec.entropy = tables

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
-from codec import CodecConfig, build_codec
+from codec import Codec, CodecConfig, build_codec
 from codec.model import ModelConfig, QuantizerConfig
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,19 @@ def load(name: str, cache: Path) -> subprocess.CompletedProcess[str]:
 def test_a_repository_of_the_hub_loads_by_its_name(cache):
     result = load("someone/tiny", cache)
     assert (result.returncode, result.stdout) == (0, "2\n"), result.stderr
+
+
+def test_all_entropy_tables_are_asked_for(monkeypatch, cache):
+    wanted = []
+
+    def snapshot_download(repository, allow_patterns):
+        names = ["entropy.safetensors", "entropy-0123456789abcdef.safetensors", "entropy-mine.safetensors", "README.md"]
+        wanted.extend(filter_repo_objects(names, allow_patterns=allow_patterns))
+        return cache / "models--someone--tiny" / "snapshots" / COMMIT
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert Codec.from_pretrained("someone/tiny").num_quantizers == 2
+    assert wanted == ["entropy.safetensors", "entropy-0123456789abcdef.safetensors"]
 
 
 def test_a_repository_that_cannot_be_had_is_an_error_that_says_so(cache):

@@ -148,6 +148,18 @@ def test_samples_that_are_not_finite_are_refused_and_the_stream_goes_on(codec, w
     assert torch.equal(torch.cat(codes, dim=-1), codec.encode(waveform))
 
 
+def test_what_is_refused_is_not_taken_and_other_floats_are(codec, waveform):
+    expected = codec.encode(waveform)
+    with torch.inference_mode(), codec.streaming():
+        first = codec.encode(waveform[..., :1000].double())
+        with pytest.raises(ValueError, match="beam_size must be positive; got 0"):
+            codec.encode(waveform[..., 1000:], beam_size=0)
+        with pytest.raises(ValueError, match=r"waveform must be floats in \[-1, 1\]; got torch.int16"):
+            codec.encode(waveform[..., 1000:].to(torch.int16))
+        codes = [first, codec.encode(waveform[..., 1000:]), codec.flush()]
+    assert torch.equal(torch.cat(codes, dim=-1), expected)
+
+
 def test_a_level_beyond_all_is_refused(codec):
     with codec.streaming(), pytest.raises(ValueError, match="waveform must be finite and about in"):
         codec.encode(torch.full((1, 1, 4_000), 1e38))

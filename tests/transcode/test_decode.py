@@ -134,11 +134,18 @@ class TestLive:
             encode_source(codec, source, pipe)
         return bytes(pipe.data)
 
-    @pytest.mark.parametrize("through", [io.BytesIO, lambda data: io.BufferedReader(Pipe(data))])
-    def test_they_decode_to_their_exact_length(self, live, decode, through):
+    @pytest.mark.parametrize(
+        ("through", "length"), [(io.BytesIO, 100_001), (lambda data: io.BufferedReader(Pipe(data)), None)]
+    )
+    def test_they_decode_to_their_exact_length(self, live, decode, through, length):
         output = decode(through(live))
-        assert output.length is None
+        assert output.length == length
         assert output.waveform.shape == (1, 100_001)
+
+    @pytest.mark.parametrize("through", [io.BytesIO, lambda data: io.BufferedReader(Pipe(data))])
+    def test_a_start_after_the_end_is_refused(self, live, decode, through):
+        with pytest.raises(ValueError, match="start must be before the end of the audio"):
+            decode(through(live), start=6.0)
 
     def test_the_last_frame_is_all_that_waits_for_the_end(self, live, decode):
         # Without its last chunk and all that follows.
