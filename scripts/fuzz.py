@@ -335,8 +335,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.count} files: {self.accepted} accepted, {self.count - self.accepted} refused; "
-            f"slowest {1000 * self.slowest[0]:.0f} ms (case {self.slowest[1]}), "
-            f"peak memory {self.peak[0] / KILOBYTE:.0f} kB (case {self.peak[1]})"
+            f"slowest {1000 * self.slowest[0]:.0f} ms (case {self.slowest[1]})"
+            + (f", peak memory {self.peak[0] / KILOBYTE:.0f} kB (case {self.peak[1]})" if self.peak[0] else "")
         )
 
 
@@ -430,9 +430,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].split(":")[0] + ".")
     parser.add_argument("--count", type=int, default=10_000, help="how many files to read (default: 10000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out measuring memory, which takes most of the time"
+    )
     arguments = parser.parse_args()
     console = Console(stderr=True)
-    print(fuzz(arguments.count, arguments.first, wrap=lambda numbers: track(numbers, console=console, transient=True)))
+
+    def show(numbers: range) -> Iterable[int]:
+        return track(numbers, console=console, transient=True)
+
+    print(fuzz(arguments.count, arguments.first, traced=not arguments.no_memory, wrap=show))
 
 
 if __name__ == "__main__":

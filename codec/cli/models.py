@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from codec.cli.errors import one_line_errors
+from codec.cli.log import printable
 from codec.cli.table import align
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # that `--model` takes
@@ -132,7 +133,7 @@ def _inspect(name: str, where: str, folder: Path) -> Listed | None:
         )
     except (OSError, ValueError) as error:
         # The file's own words may be in it, which could hold what a terminal obeys.
-        return replace(listed, problem="".join(each if each.isprintable() else " " for each in str(error)))
+        return replace(listed, problem=printable(str(error)))
 
 
 def _is_of_another_program(path: Path) -> bool:

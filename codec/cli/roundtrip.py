@@ -13,7 +13,7 @@ import typer
 
 from codec.cli.encode import Stages, parse_bitrate
 from codec.cli.errors import CommandError, one_line_errors
-from codec.cli.log import log
+from codec.cli.log import log, printable
 from codec.cli.model import load_model
 from codec.cli.options import DEFAULT_MODEL, Device, Model, Overwrite
 from codec.cli.output import new_file
@@ -70,7 +70,7 @@ class Original:
     def cells(self) -> list[tuple[str, str]]:
         """Names and values, as text."""
         return [
-            ("file", "".join(letter if letter.isprintable() else "?" for letter in self.file)),
+            ("file", printable(self.file)),
             ("duration", f"{self.seconds:.2f} s"),
             ("sample rate", f"{self.sample_rate} Hz"),
             ("channels", f"{self.channels}"),

@@ -138,7 +138,7 @@ def change_settings(folder: Path, change: Callable[[dict], None]) -> None:
         (lambda folder: (folder / "config.json").write_bytes(b"\xff"), "config.json: 'utf-8' codec"),
         (
             lambda folder: change_settings(folder, lambda table: table["model"].update({"hop\x1b[2J": 1})),
-            "config.json: unknown setting model.hop [2J",
+            "config.json: unknown setting model.hop?[2J",
         ),
         (
             lambda folder: change_settings(folder, lambda table: table["model"].update(sample_rate="16k")),
