@@ -79,7 +79,8 @@ def measure(model: str, minutes: float, folder: Path) -> tuple[Measured, Measure
     """
     for name, seconds in (("short", SHORT_SECONDS), ("long", 60 * minutes)):
         write_speech(folder / f"{name}.wav", round(seconds * SAMPLE_RATE))
-    return in_new_process(measure_encoding, model, folder), in_new_process(measure_decoding, model, folder)
+    # In a process of its own each, whose memory begins anew.
+    return in_new_process("encode", model, folder), in_new_process("decode", model, folder)
 
 
 def write_speech(path: Path, length: int) -> None:
@@ -92,28 +93,18 @@ def write_speech(path: Path, length: int) -> None:
                 length = max(0, length - len(utterance))
 
 
-def in_new_process(function: Callable[[str, Path], Measured], model: str, folder: Path) -> Measured:
+def in_new_process(step: str, model: str, folder: Path) -> Measured:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, model, folder).result()
+        return pool.submit(measure_step, step, model, folder).result()
 
 
-def measure_encoding(model: str, folder: Path) -> Measured:
+def measure_step(step: str, model: str, folder: Path) -> Measured:
     imported = peak_megabytes()
     codec = Codec.from_pretrained(model)
+    code_whole, code_in_blocks, source, target = STEPS[step]
     return compare(
-        partial(encode_whole, codec, folder / "short.wav", folder / "short.rvq"),
-        partial(encode_in_blocks, codec, folder / "long.wav", folder / "long.rvq"),
-        soundfile.info(folder / "long.wav").duration,
-        imported,
-    )
-
-
-def measure_decoding(model: str, folder: Path) -> Measured:
-    imported = peak_megabytes()
-    codec = Codec.from_pretrained(model)
-    return compare(
-        partial(decode_whole, codec, folder / "short.rvq", folder / "short_decoded.wav"),
-        partial(decode_in_blocks, codec, folder / "long.rvq", folder / "long_decoded.wav"),
+        partial(code_whole, codec, folder / f"short{source}", folder / f"short{target}"),
+        partial(code_in_blocks, codec, folder / f"long{source}", folder / f"long{target}"),
         soundfile.info(folder / "long.wav").duration,
         imported,
     )
@@ -171,6 +162,13 @@ def decode_whole(codec: Codec, source: Path, target: Path) -> None:
 def decode_in_blocks(codec: Codec, source: Path, target: Path) -> None:
     with source.open("rb") as file:
         decode_file(codec, file, lambda rate, channels, length: open_sink(target, rate, channels, length=length))
+
+
+# By name: how it is done as a whole and in blocks, and the suffixes of what it reads and writes.
+STEPS = {
+    "encode": (encode_whole, encode_in_blocks, ".wav", ".rvq"),
+    "decode": (decode_whole, decode_in_blocks, ".rvq", "_decoded.wav"),
+}
 
 
 if __name__ == "__main__":
