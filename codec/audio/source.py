@@ -155,7 +155,8 @@ def _open_file(name: str, descriptor: int, stack: ExitStack) -> AudioSource:
 def _is_true(start: WavStart, descriptor: int, place: int) -> bool:
     """Whether a size that may stand for an unknown one is none: of a file without samples, or one of almost 2 GiB."""
     end = os.fstat(descriptor).st_size
-    audio_end = place + len(start.data) + (start.audio_bytes or 0)
+    audio_bytes = start.audio_bytes or 0
+    audio_end = place + len(start.data) + audio_bytes + audio_bytes % 2  # chunks begin at even places
     return audio_end < end and ends_with_chunks(partial(os.pread, descriptor), audio_end, end)
 
 

@@ -12,6 +12,8 @@ OPEN_SIZE = (1 << 32) - 1
 # (ffmpeg), 0x7FFFF000 (sox), 0x7FFFFF00 (arecord).
 OPEN_MARGIN = 1 << 16
 MAX_RIFF_BYTES = OPEN_SIZE - OPEN_MARGIN - 80
+# No file has so many, and each takes a read.
+MAX_CHUNKS = 1000
 PCM = 1
 BITS = 16
 LONG_HEADER_BYTES = 80
@@ -70,7 +72,9 @@ def ends_with_chunks(read_at: Callable[[int, int], bytes], start: int, end: int)
         start: Where the first chunk begins.
         end: Where the file ends.
     """
-    while start < end:
+    for _ in range(MAX_CHUNKS):
+        if start >= end:
+            break
         head = read_at(8, start)
         # Names are printable; silence, which may be gigabytes, is not to be taken for chunks of no bytes.
         if len(head) < 8 or not all(0x20 <= letter < 0x7F for letter in head[:4]):

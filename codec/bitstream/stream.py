@@ -166,10 +166,9 @@ class Chunk:
 
     Attributes:
         first_frame: Its place in the stream.
-        num_frames: Its length; may be 0 for a problem that cost nothing.
+        num_frames: Its length.
         codes: [channels, num_quantizers, num_frames], int64. None: these frames are lost.
-        problem: What was wrong with the bytes up to here, if anything; codes may be there all the same, for example
-            after bytes that do not belong to the file.
+        problem: What was wrong, where codes is None.
     """
 
     first_frame: int

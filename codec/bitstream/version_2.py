@@ -168,7 +168,10 @@ def read_end(found: Block, header: Header | None) -> End:
     header = header or known
     if header is None or not num_frames or not length:
         raise BitstreamError(found.position, "end block must hold frames, samples, and a header if the file has none")
-    header = replace(header, num_frames=num_frames, length=length)
+    try:
+        header = replace(header, num_frames=num_frames, length=length)
+    except ValueError as error:  # more frames than the header says may make chunks longer than any can be
+        raise BitstreamError(found.position, f"end block is wrong: {error}") from error
     if known not in (None, header):
         raise BitstreamError(found.position, "the copy of the header must say the same as the header")
     index = bytes(cursor.take(cursor.remaining, "index"))

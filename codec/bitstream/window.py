@@ -91,6 +91,8 @@ class Window:
         self._buffer.clear()
         self._start = 0
         self.position = position
+        # Whoever moves about in a whole file, from its end block to one chunk and another, is not to run out of credit.
+        self._credit = max(self._credit, FREE)
 
     def _extend(self, size: int) -> bool:
         """Read some bytes more, about `size`; False at the end."""

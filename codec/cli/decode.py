@@ -135,7 +135,8 @@ def _decode_file(
             try:
                 decoded = _decode(codec, fingerprint, settings, file, path, report)
             except AudioFileError as error:  # of the output: nothing else here is audio
-                raise CommandError(str(error).replace(str(path), str(task.output))) from error
+                message = str(error) if task.output is None else str(error).replace(str(path), str(task.output))
+                raise CommandError(message) from error
             except BitstreamError as error:
                 raise CommandError(f"{task.name}: {error}{_remedy(error, settings)}") from error
             except ValueError as error:
@@ -193,5 +194,5 @@ def _warnings(decoded: "Decoded") -> list[str]:
 
 
 def _remedy(error: "BitstreamError", settings: DecodeSettings) -> str:
-    # At the start of the file it may be one of another kind.
-    return "" if settings.conceal or error.position == 0 else "; --conceal decodes the rest"
+    is_other = error.message.startswith("not a file of codes")
+    return "" if settings.conceal or is_other else "; --conceal decodes what is whole"

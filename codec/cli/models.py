@@ -1,7 +1,6 @@
 """`codec models`: what there is to encode with, without a network."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from codec.cli.errors import one_line_errors
 from codec.cli.log import printable
 from codec.cli.table import align
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # that `--model` takes
 HEADINGS = ("name", "where", "Hz", "frames/s", "stages", "bit/s", "latency", "size", "entropy")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array with an object for each model.")]
@@ -96,6 +94,8 @@ def _repositories(cache: Path) -> Iterator[tuple[str, Path]]:
 
     Not by `huggingface_hub.scan_cache_dir`: it leaves out a repository of which one file is missing, without its name.
     """
+    from codec.model.folder import HUB_NAME
+
     for main in sorted(cache.glob("models--*--*/refs/main")):
         repository = main.parents[1]
         name = repository.name.removeprefix("models--").replace("--", "/")
@@ -106,11 +106,11 @@ def _repositories(cache: Path) -> Iterator[tuple[str, Path]]:
 
 def _inspect(name: str, where: str, folder: Path) -> Listed | None:
     """Describe a model; None if the folder holds none, or one of another program."""
-    from codec.model.folder import CONFIG_FILE, ENTROPY_FILE, MODEL_FILES, load_config
+    from codec.model.folder import CONFIG_FILE, ENTROPY_FILE, WEIGHTS_FILE, load_config, tables_files
 
     if not (folder / CONFIG_FILE).exists() or _is_of_another_program(folder / CONFIG_FILE):
         return None
-    paths = [folder / file for file in MODEL_FILES]
+    paths = [folder / CONFIG_FILE, folder / WEIGHTS_FILE, *tables_files(folder)]
     listed = Listed(
         name=name,
         where=where,

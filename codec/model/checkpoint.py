@@ -19,6 +19,7 @@ from codec.model.folder import (
     CONFIG_FILE,
     EARLIER_TABLES,
     ENTROPY_FILE,
+    HUB_NAME,
     MODEL_FILES,
     WEIGHTS_FILE,
     StoredTables,
@@ -33,7 +34,6 @@ from codec.model.folder import (
 
 # Entries of the state dict that neither encoding nor decoding reads.
 _TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -52,17 +52,23 @@ def save_pretrained(codec: Codec, folder: str | Path, dtype: torch.dtype = torch
         for name, tensor in codec.state_dict().items()
     }
     config = json.dumps(asdict(codec.config), indent=2) + "\n"
-    # Tables of other weights would be refused, so that none are there while the weights change.
+    # As `load_weights` will have them.
+    state = codec.state_dict()
+    belongs_to = _fingerprint({name: tensor.to(state[name].dtype) for name, tensor in weights.items()})
+    # Tables of other weights would be refused, so that none are there while the weights change. Those of the same
+    # weights stay for the files that name them.
     for path in tables_files(folder):
-        path.unlink()
+        if (name := _earlier_name(path, belongs_to)) is None:
+            path.unlink()
+        else:
+            path.replace(folder / name)
     write_whole(folder / CONFIG_FILE, config.encode())
     write_whole(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
-    # As `load_weights` will have them.
-    belongs_to = _fingerprint({name: tensor.to(codec.state_dict()[name].dtype) for name, tensor in weights.items()})
     for tables in codec.earlier_entropy:
         write_whole(folder / earlier_tables_file(tables.fingerprint), tables_bytes(tables, belongs_to))
     if codec.entropy is not None:
         write_whole(folder / ENTROPY_FILE, tables_bytes(codec.entropy, belongs_to))
+        (folder / earlier_tables_file(codec.entropy.fingerprint)).unlink(missing_ok=True)
 
 
 def from_pretrained(name_or_folder: str | Path) -> Codec:
@@ -144,7 +150,7 @@ def _find(name_or_folder: str | Path) -> Path:
         return shipped[name]
     if Path(name_or_folder).is_dir():
         return Path(name_or_folder)
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         return _download(name)
     raise ValueError(
         f"model must be a folder, a repository OWNER/NAME of the Hugging Face hub, or one of "
@@ -165,6 +171,15 @@ def _download(repository: str) -> Path:
             f"model must be a folder that exists, a shipped model or a repository of the Hugging Face hub; "
             f"got '{repository}', and the hub says: {summary}"
         ) from error
+
+
+def _earlier_name(path: Path, fingerprint: str) -> str | None:
+    """Name under which a file with tables stays; None if they cannot be read, or are of other weights."""
+    try:
+        stored = load_tables(path)
+    except ValueError:
+        return None
+    return earlier_tables_file(stored.tables.fingerprint) if stored.belongs_to == fingerprint else None
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -220,9 +220,10 @@ class Codec(nn.Module):
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)
+        latents = self.encode_latents(waveform)
         if self.state is not None:
             self.state.num_quantizers, self.state.beam_size = stages, beam_size
-        return self._quantize(self.encode_latents(waveform), stages, beam_size)
+        return self._quantize(latents, stages, beam_size)
 
     def flush(self) -> Tensor:
         """End the audio of a stream: silence completes its last frame, and stands where the encoder looks ahead.

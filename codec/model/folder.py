@@ -5,6 +5,7 @@ entropy-<fingerprint>.safetensors, for the files that were coded with them.
 """
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ WEIGHTS_FILE = "model.safetensors"
 ENTROPY_FILE = "entropy.safetensors"
 # With 16 hexadecimal digits in it; for glob, and for the hub.
 EARLIER_TABLES = f"entropy-{'[0-9a-f]' * 16}.safetensors"
+# Of a repository of the Hugging Face hub, OWNER/NAME.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, ENTROPY_FILE)
 # In the metadata of the entropy tables: the fingerprint of the weights whose codes they were learned from.
 ENTROPY_KEY = "weights"

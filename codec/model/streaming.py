@@ -54,10 +54,11 @@ class CodecState:
         self.check_batch("waveform", waveform)
         if not waveform.is_floating_point():
             raise ValueError(f"waveform must be floats in [-1, 1]; got {waveform.dtype}")
+        waveform = waveform.to(self.waiting)
         if not waveform.isfinite().all():
             raise ValueError("waveform must be finite; got NaN or infinite samples, which were not added to the stream")
         self.length += waveform.shape[-1]
-        waveform = torch.cat([self.waiting, waveform.to(self.waiting)], dim=-1)
+        waveform = torch.cat([self.waiting, waveform], dim=-1)
         frames = max(0, (waveform.shape[-1] - self.ahead) // self.hop_length)
         taken = frames * self.hop_length + self.ahead if frames else 0
         if frames:

@@ -348,3 +348,21 @@ def test_wrong_moments_and_places_are_errors(fuzz):
         reader.chunks()
     with pytest.raises(BitstreamError, match=r"^byte 0: not a file of codes: it must start with b'RVQC'; got b'RIFF'"):
         StreamReader(BytesIO(b"RIFF" + bytes(100)), conceal=True)
+
+
+def test_an_end_block_that_asks_for_longer_chunks_than_there_can_be_is_damage(fuzz):
+    # By its header all of the file is one short chunk; with as many frames as the end block says, it would be too long.
+    header = Header(
+        model="tiny",
+        fingerprint="0123456789abcdef",
+        sample_rate=16_000,
+        channels=1,
+        length=320,
+        num_quantizers=1,
+        bits=4,
+        num_frames=1,
+        frames_per_chunk=1 << 30,
+    )
+    parts = fuzz.split(write_stream(Stream(header, np.zeros((1, 1, 1), dtype=int))))
+    parts[-1] = parts[-1][:2] + varint(1 << 21) + parts[-1][3:]
+    fails(fuzz.join(parts, 2), "end block is wrong: a chunk must have at most")

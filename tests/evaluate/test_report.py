@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from codec.audio import AudioFileError, find_audio, read_audio, write_audio
-from codec.bitstream import Header, Stream, write_stream
+from codec.bitstream import Stream, write_stream
 from codec.evaluate import (
     ROW_HEADINGS,
     STAGE_HEADINGS,
@@ -23,6 +23,7 @@ from codec.evaluate import (
     stoi,
 )
 from codec.model import Codec, CodecConfig, ModelConfig, QuantizerConfig, build_codec
+from codec.model.header import make_header
 
 # 50 frames a second of 5 bits: 250 bit/s a stage.
 TINY = CodecConfig(
@@ -63,7 +64,7 @@ def test_the_bitrate_is_that_of_whole_files(report: Report, codec: Codec, clips:
 def as_file(codec: Codec, path: Path, num_quantizers: int) -> bytes:
     waveform = read_audio(path).waveform[None]
     codes = codec.encode(waveform, num_quantizers)[:1].numpy()
-    header = Header("tiny", codec.fingerprint(), 16_000, 1, waveform.shape[2], num_quantizers, 5, codes.shape[2])
+    header = make_header(codec, num_quantizers, sample_rate=16_000, length=waveform.shape[2], num_frames=codes.shape[2])
     return write_stream(Stream(header, codes))
 
 

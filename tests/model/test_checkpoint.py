@@ -300,10 +300,19 @@ def test_entropy_tables_stand_beside_the_weights_that_they_belong_to(codec, tabl
     assert first.read_bytes() == again.read_bytes()
 
 
-def test_a_model_without_entropy_tables_leaves_none_in_its_folder(codec, folder_with_tables):
+def test_a_model_saved_without_its_entropy_tables_leaves_them_for_old_files(codec, tables, folder_with_tables):
     codec.entropy = None
     codec.save_pretrained(folder_with_tables)
-    assert Codec.from_pretrained(folder_with_tables).entropy is None
+    loaded = Codec.from_pretrained(folder_with_tables)
+    assert loaded.entropy is None
+    assert loaded.tables_of(tables.fingerprint).fingerprint == tables.fingerprint
+
+
+def test_entropy_tables_of_other_weights_are_removed(codec, folder_with_tables):
+    next(codec.parameters()).data += 1
+    codec.entropy = None
+    codec.save_pretrained(folder_with_tables)
+    assert list(folder_with_tables.glob("entropy*")) == []
 
 
 @pytest.fixture
@@ -322,7 +331,8 @@ def test_earlier_entropy_tables_stay_for_the_files_that_name_them(codec, tables,
         assert np.array_equal(loaded.tables_of(each.fingerprint).weights, each.weights)
     loaded.earlier_entropy.clear()
     loaded.save_pretrained(folder_with_tables)
-    assert [path.name for path in folder_with_tables.glob("entropy*")] == ["entropy.safetensors"]
+    names = {"entropy.safetensors", f"entropy-{earlier.fingerprint}.safetensors"}
+    assert {path.name for path in folder_with_tables.glob("entropy*")} == names
 
 
 def test_entropy_tables_that_the_model_lacks_are_an_error_that_says_what_to_do(codec, tables):

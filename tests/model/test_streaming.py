@@ -156,6 +156,8 @@ def test_what_is_refused_is_not_taken_and_other_floats_are(codec, waveform):
             codec.encode(waveform[..., 1000:], beam_size=0)
         with pytest.raises(ValueError, match=r"waveform must be floats in \[-1, 1\]; got torch.int16"):
             codec.encode(waveform[..., 1000:].to(torch.int16))
+        with pytest.raises(ValueError, match="waveform must be finite"):
+            codec.encode(torch.full((1, 1, 10), 1e300, dtype=torch.float64), 1)
         codes = [first, codec.encode(waveform[..., 1000:]), codec.flush()]
     assert torch.equal(torch.cat(codes, dim=-1), expected)
 
