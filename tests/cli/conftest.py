@@ -84,7 +84,7 @@ def run_process(start_python) -> Callable[..., Finished]:
 
     def run(*arguments):
         process = start_python("-m", "codec.cli.main", *arguments)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
         return Finished(process.returncode, stdout, stderr)
 
     return run

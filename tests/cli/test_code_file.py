@@ -17,7 +17,7 @@ def test_standard_input_is_opened_and_stays_open(code_file, start_python):
     read = "from codec.cli.code_file import open_code_file\nwith open_code_file(None) as file: print(file.read(4))\n"
     with code_file.open("rb") as stdin:
         process = start_python("-c", read + "import os; os.fstat(0)", stdin=stdin)
-        assert process.communicate(timeout=60) == ("b'RVQC'\n", "")
+        assert process.communicate(timeout=300) == ("b'RVQC'\n", "")
 
 
 @pytest.mark.parametrize(("name", "message"), [("missing.rvq", "No such file or directory"), ("", "Is a directory")])

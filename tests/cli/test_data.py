@@ -26,7 +26,7 @@ def folder(tmp_path, librispeech):
 @pytest.mark.parametrize("arguments", [["data", "--help"], ["data", "manifest", "--help"]])
 def test_help_waits_for_no_slow_import(start_python, arguments):
     process = start_python("-c", HELP, *arguments)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "manifest" in stdout
 

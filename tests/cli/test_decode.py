@@ -188,7 +188,7 @@ def test_standard_input_and_output_give_what_files_give(code_file, model_folder,
     assert run("decode", code_file, "--model", model_folder, "-o", code_file.with_suffix(".wav")).exit_code == 0
     command = ["-m", "codec.cli.main", "decode", "-", "-o", "-", "--model", model_folder]
     process = start_python(*command, stdin=subprocess.PIPE, text=False)
-    stdout, stderr = process.communicate(code_file.read_bytes(), timeout=60)
+    stdout, stderr = process.communicate(code_file.read_bytes(), timeout=300)
     assert (process.returncode, stderr) == (0, b"")
     assert stdout == code_file.with_suffix(".wav").read_bytes()
 
@@ -200,7 +200,7 @@ def test_an_output_that_nobody_reads_ends_without_a_word(clips, tmp_path, model_
     assert len(process.stdout.read(10)) == 10
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141
 
 
 @pytest.mark.parametrize(
@@ -215,6 +215,6 @@ def test_wrong_usage_is_refused_before_anything_is_done(code_file, run, options)
 
 def test_nothing_imports_torchaudio(tmp_path, clips, model_folder, start_python):
     process = start_python("-c", ENCODE_AND_DECODE, clips[0], tmp_path, model_folder)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert sorted(os.listdir(tmp_path)) == ["a.rvq", "a.wav"]

@@ -218,7 +218,7 @@ def test_standard_input_and_output_give_what_files_give(speech_file, model_folde
     expected = read_stream(speech_file.with_suffix(".rvq").read_bytes())
     command = ["-m", "codec.cli.main", "encode", "-", "-o", "-", "--model", model_folder]
     process = start_python(*command, stdin=subprocess.PIPE, text=False)
-    stdout, stderr = process.communicate(speech_file.read_bytes(), timeout=60)
+    stdout, stderr = process.communicate(speech_file.read_bytes(), timeout=300)
     assert (process.returncode, stderr) == (0, b"")
     assert np.array_equal(read_stream(stdout).codes, expected.codes)
 
@@ -235,7 +235,7 @@ def test_raw_samples_are_coded_as_they_arrive(clips, model_folder, start_python)
         data = os.read(process.stdout.fileno(), 1 << 16)
         assert data, process.communicate()
         received += data
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=300)
     header = read_stream(received + rest).header
     assert process.returncode == 0
     assert (header.sample_rate, header.channels, header.num_frames) == (16_000, 1, math.ceil(len(samples) / 320))

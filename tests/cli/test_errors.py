@@ -102,4 +102,4 @@ def test_an_output_that_nobody_reads_ends_the_command_without_a_word(count):
     process.stdin.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141

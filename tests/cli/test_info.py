@@ -33,7 +33,7 @@ def test_json_is_an_object_a_line(code_file, model_folder, run):
 @pytest.mark.parametrize("options", [[], ["--json"], ["--verify"]])
 def test_a_file_needs_neither_model_nor_torch(code_file, start_python, options):
     process = start_python("-c", INFO, code_file, *options)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
 
 

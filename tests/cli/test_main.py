@@ -32,7 +32,7 @@ def test_help_lists_the_subcommands(run_process):
 
 def test_help_waits_for_no_slow_import(start_python):
     process = start_python("-c", HELP)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
 
 
@@ -109,7 +109,7 @@ def test_quiet_leaves_out_the_summary_and_verbose_names_each_file(speech_file, m
 def test_a_shell_can_complete(start_python, shell):
     environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     show = start_python("-m", "codec.cli.main", "--show-completion", shell, env=environment)
-    stdout, _ = show.communicate(timeout=60)
+    stdout, _ = show.communicate(timeout=300)
     assert show.returncode == 0
     assert "_CODEC_COMPLETE" in stdout
 
@@ -130,7 +130,7 @@ def test_commands_and_options_are_completed(start_python, words, expected):
         "COMP_CWORD": str(words.count(" ")),
     }
     process = start_python("-m", "codec.cli.main", env=environment)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert set(stdout.split()) == expected, stderr
 
 

@@ -43,7 +43,7 @@ def test_a_terminal_shows_the_share_of_bytes_the_speed_and_messages_above(tmp_pa
     reader.start()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = start_python("-c", SHOW, tmp_path / "a", tmp_path / "b", stderr=theirs, env=environment)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     os.close(theirs)
     reader.join()
     os.close(ours)
