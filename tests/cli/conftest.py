@@ -1,5 +1,6 @@
 """A model small enough for every test, and two ways to run the command."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,20 @@ def model_folder(tmp_path_factory, clips) -> Path:
 @pytest.fixture(scope="session")
 def other_model_folder(tmp_path_factory, clips) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "other", clips[-1], seed=2)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Signals as a terminal has them, whatever started the tests: `nohup` ignores some, and its children with it."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
