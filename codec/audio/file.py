@@ -4,15 +4,12 @@ import math
 from os import PathLike
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from codec.audio.raw import check_waveform
 from codec.audio.sink import open_sink
 from codec.audio.sound import open_audio, stated_length
 from codec.audio.source import open_source
-
-BLOCK_LENGTH = 1 << 18
 
 
 class Audio(NamedTuple):
@@ -63,12 +60,7 @@ def read_audio(path: str | PathLike[str], max_seconds: float = math.inf) -> Audi
             samples, or claims a sample rate outside of 1 kHz to 1 MHz.
     """
     with open_source(path) as source:
-        blocks = []
-        wanted = math.inf if max_seconds == math.inf else math.ceil(max_seconds * source.sample_rate)
-        while wanted and (block := source.read(int(min(wanted, BLOCK_LENGTH)))).shape[1]:
-            blocks.append(block)
-            wanted -= block.shape[1]
-        return Audio(torch.cat(blocks, dim=1), source.sample_rate)
+        return Audio(source.read_all(max_seconds * source.sample_rate), source.sample_rate)
 
 
 def read_info(path: str | PathLike[str]) -> AudioInfo:

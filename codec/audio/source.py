@@ -1,5 +1,6 @@
 """Audio block by block, from files and from pipes: never all of it in memory."""
 
+import math
 import os
 import re
 import tempfile
@@ -29,6 +30,7 @@ from codec.audio.wav import WavStart, ends_with_chunks, read_wav_start
 # What libsndfile calls the encodings that can be read without it.
 ENCODINGS_OF_SUBTYPES = {"PCM_U8": "u8", "PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 COPY_BYTES = 1 << 16
+BLOCK_LENGTH = 1 << 18
 # How libsndfile notes in its log that the samples of AIFF or AU are fewer bytes than the header says.
 SHORTENED = re.compile(r"(?:SSND|Data Size) *: (\d+) \(should be (\d*[1-9]\d*)\)")
 # What sox writes into a pipe for an unknown size, and more, stands for one.
@@ -87,6 +89,14 @@ class AudioSource:
         """Read all that is left, in blocks of at most `length` samples; see `read`."""
         while (waveform := self.read(length)).shape[1]:
             yield waveform
+
+    def read_all(self, max_length: float = math.inf) -> Tensor:
+        """Read all that is left, or so many samples of it at most, [channels, n]; see `read`."""
+        blocks = []
+        while max_length > 0 and (waveform := self.read(math.ceil(min(max_length, BLOCK_LENGTH)))).shape[1]:
+            blocks.append(waveform)
+            max_length -= waveform.shape[1]
+        return torch.cat(blocks, dim=1)
 
     def _end(self) -> None:
         if not self._length:

@@ -158,7 +158,7 @@ def start_encoding(settings: EncodeSettings) -> Work[FileTask, Converted]:
     """
     share_threads(settings.jobs)
     codec = load_model(settings.model, settings.device)
-    stages = _find_stages(codec, settings)
+    stages = choose_stages(codec, settings.bitrate, settings.stages)
     if settings.entropy and codec.entropy is None:
         raise CommandError(
             f"--entropy needs a model with tables, which {codec.name} lacks; codec train-entropy makes them"
@@ -166,13 +166,18 @@ def start_encoding(settings: EncodeSettings) -> Work[FileTask, Converted]:
     return partial(_encode_file, codec, codec.fingerprint(), settings, stages)
 
 
-def _find_stages(codec: "Codec", settings: EncodeSettings) -> int:
-    if settings.bitrate is not None:
+def choose_stages(codec: "Codec", bitrate: int | None, stages: int | None) -> int:
+    """How many stages a bitrate, or their number, asks for; with neither, all.
+
+    Raises:
+        CommandError: The model has no such bitrate, or not so many stages.
+    """
+    if bitrate is not None:
         try:
-            return codec.stages_at(settings.bitrate)
+            return codec.stages_at(bitrate)
         except ValueError as error:
             raise CommandError(str(error)) from error
-    stages = codec.num_quantizers if settings.stages is None else settings.stages
+    stages = codec.num_quantizers if stages is None else stages
     if stages > codec.num_quantizers:
         raise CommandError(f"stages must be 1 to {codec.num_quantizers}, as the model {codec.name} has; got {stages}")
     return stages

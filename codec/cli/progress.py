@@ -1,4 +1,4 @@
-"""A bar for many files, with the speed and the time left."""
+"""Bars on a terminal: for many files, and for the steps of one long task."""
 
 import sys
 import time
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from codec.cli.files import FileTask
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 # A file, seconds of its audio that were done since the last call, and seconds of the whole, if that is known. With no
 # seconds, of no known whole, the file is done.
 Advance = Callable[[FileTask, float, float | None], None]
+# What is being done, and the share of it that is done; None: not known.
+Report = Callable[[str, float | None], None]
 
 
 @contextmanager
@@ -27,15 +29,46 @@ def show_progress(tasks: Sequence[FileTask], wanted: bool) -> Iterator[Advance]:
     Yields:
         What is to be told of progress.
     """
-    if not (wanted and tasks and sys.stderr is not None and sys.stderr.isatty()):
-        yield lambda task, seconds, whole: None
+    with _bars(wanted and bool(tasks), after="{task.fields[speed]}") as progress:
+        yield (lambda task, seconds, whole: None) if progress is None else _Bar(progress, tasks).advance
+
+
+@contextmanager
+def show_steps(wanted: bool) -> Iterator[Report]:
+    """Show what is being done, with a bar for each step, on stderr if that is a terminal.
+
+    Args:
+        wanted: Whether to show anything.
+
+    Yields:
+        What is to be told of progress.
+    """
+    with _bars(wanted, before="{task.description}") as progress:
+        bars: dict[str, TaskID] = {}
+
+        def report(step: str, share: float | None) -> None:
+            if progress is None:
+                return
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=None if share is None else 1.0)
+            progress.update(bars[step], completed=share)
+
+        yield report
+
+
+@contextmanager
+def _bars(wanted: bool, *, before: str = "", after: str = "") -> "Iterator[Progress | None]":
+    """Bars on stderr, with texts before and after each; None if they are not wanted, or there is no terminal."""
+    if not (wanted and sys.stderr is not None and sys.stderr.isatty()):
+        yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()
+    first, last = ([TextColumn(text)] if text else [] for text in (before, after))
+    columns = [*first, BarColumn(), TaskProgressColumn(), *last, TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress, tasks).advance
+        yield progress
 
 
 class _Bar:

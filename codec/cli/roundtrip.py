@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codec.cli.encode import Stages, parse_bitrate
-from codec.cli.errors import CommandError, one_line_errors
+from codec.cli.encode import Stages, choose_stages, parse_bitrate
+from codec.cli.errors import one_line_errors
 from codec.cli.log import log, printable
 from codec.cli.model import load_model
 from codec.cli.options import DEFAULT_MODEL, Device, Model, Overwrite
@@ -114,7 +114,7 @@ def roundtrip(
             model=codec.name,
             score_rate=min(sample_rate, codec.sample_rate),
         )
-        depths = _depths(codec, bitrate or [], stages)
+        depths = [choose_stages(codec, each, stages) for each in bitrate or (None,)]
         _warm_up(codec)
         trials = [run_trial(codec, depth, source, wav, waveform, original.score_rate) for depth in depths]
         if picture is not None:
@@ -123,15 +123,6 @@ def roundtrip(
     _show(original, trials, as_json)
     if None in (trials[0].pesq_wb, trials[0].stoi):
         log.warning("scores that are missing need more packages: pip install 'rvq-codec[eval]'")
-
-
-def _depths(codec: "Codec", bitrates: Sequence[int], stages: int | None) -> list[int]:
-    if stages is not None and stages > codec.num_quantizers:
-        raise CommandError(f"stages must be 1 to {codec.num_quantizers}, as the model {codec.name} has; got {stages}")
-    try:
-        return [codec.stages_at(bitrate) for bitrate in bitrates] or [stages or codec.num_quantizers]
-    except ValueError as error:
-        raise CommandError(str(error)) from error
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -15,11 +13,11 @@ from codec.cli.log import log
 from codec.cli.model import load_model
 from codec.cli.options import Device, Overwrite
 from codec.cli.output import new_file
+from codec.cli.progress import Report, show_steps
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from rich.progress import TaskID
     from rich.table import Table
 
     from codec import Codec
@@ -29,9 +27,6 @@ BLOCK_SECONDS = 30
 # Of the files, every so many are kept out to measure the saving, unless others are given for that; and the saving is
 # measured on so many times less audio than was learned from.
 HELD_OUT = 10
-
-# What is being done, and the share of it that is done; None: not known.
-Report = Callable[[str, float | None], None]
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a model, or name of one, or OWNER/NAME on the hub.")
@@ -236,34 +231,6 @@ def keep_replaced(path: Path, tables: "EntropyTables", codec: "Codec") -> None:
         kept = path.with_name(earlier_tables_file(replaced.fingerprint))
         write_whole(kept, path.read_bytes())
         log.info("files that were coded with the tables that were there need them: they are kept as %s", kept)
-
-
-@contextmanager
-def show_steps(wanted: bool) -> Iterator[Report]:
-    """Show what is being done, with a bar, on stderr if that is a terminal.
-
-    Args:
-        wanted: Whether to show anything.
-
-    Yields:
-        What is to be told of progress.
-    """
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda step, share: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def report(step: str, share: float | None) -> None:
-            if step not in bars:
-                bars[step] = progress.add_task(step, total=None if share is None else 1.0)
-            progress.update(bars[step], completed=share)
-
-        yield report
 
 
 def _encode_some(

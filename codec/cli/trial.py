@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from codec.cli.file_info import PCM_BYTES
 from codec.cli.log import log
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from codec import Codec
     from codec.audio import Audio
-
-PCM_BYTES = 2
-BLOCK_LENGTH = 1 << 18
 
 
 class Quantity(NamedTuple):
@@ -154,12 +152,10 @@ def peak_of(waveform: "Tensor") -> float:
 
 def read_whole(path: Path) -> "Audio":
     """All of a file, as `codec encode` reads it."""
-    import torch
-
     from codec.audio import Audio, open_source
 
     with open_source(path) as source:
-        waveform = torch.cat(list(source.blocks(BLOCK_LENGTH)), dim=1)
+        waveform = source.read_all()
     if source.warning is not None:
         log.warning("%s: %s", path, source.warning)
     return Audio(waveform, source.sample_rate)

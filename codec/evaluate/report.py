@@ -144,10 +144,10 @@ def evaluate(
     fingerprint = codec.fingerprint()
     trials = [_Trial(codec, fingerprint, depth) for depth in [*depths, *[None] * unquantized]]
     # NCCL adds up what is on the GPU alone.
-    device = _device(codec) if world_size() > 1 else torch.device("cpu")
+    device = codec.device if world_size() > 1 else torch.device("cpu")
     with _raise_on_all_ranks(), torch.inference_mode(), _start_scorer(jobs) as score:
         # The first run of a network takes longer than those that follow.
-        codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate, device=_device(codec))))
+        codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate, device=codec.device)))
         num_clips = 0
         for num_clips, path in enumerate(clips, start=1):
             if (num_clips - 1) % world_size() == rank():
@@ -178,7 +178,7 @@ class _Trial:
 
     def run(self, waveform: Tensor, score: Scorer) -> None:
         """Encode and decode a clip, [1, 1, time], to one of the same length, within [-1, 1] as files are; score it."""
-        on_device = waveform.to(_device(self.codec))
+        on_device = waveform.to(self.codec.device)
         length = waveform.shape[-1]
         num_bytes = 0
         if self.num_quantizers is None:
@@ -293,10 +293,6 @@ def _time(function: Callable[..., Tensor], *arguments: Tensor | int) -> tuple[Te
     if result.is_cuda:
         torch.cuda.synchronize(result.device)
     return result, perf_counter() - start
-
-
-def _device(codec: Codec) -> torch.device:
-    return next(codec.parameters()).device
 
 
 def _to_samples(waveform: Tensor) -> Samples:
