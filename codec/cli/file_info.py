@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from codec.cli.code_file import open_code_file
 from codec.cli.log import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from codec.bitstream import EntropyTables, Header, StreamReader
 
 PCM_BYTES = 2
@@ -184,6 +184,8 @@ def _load_tables(folder: Path | None, fingerprint: str) -> "EntropyTables | None
 
 
 def _stage_entropies(reader: "StreamReader", folder: Path | None) -> list[float] | None:
+    import numpy as np
+
     header = reader.header
     if header.num_quantizers << header.bits > MAX_COUNTS:
         return None
@@ -201,8 +203,10 @@ def _stage_entropies(reader: "StreamReader", folder: Path | None) -> list[float]
     return [_entropy(each) for each in counts]
 
 
-def _entropy(counts: NDArray[np.int64]) -> float:
+def _entropy(counts: "NDArray[np.int64]") -> float:
     """Of the distribution that counts stand for, in bit."""
+    import numpy as np
+
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum()) + 0.0
 
