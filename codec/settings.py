@@ -1,12 +1,32 @@
 """Tables of a configuration (TOML, JSON) -> dataclasses, with every key and type checked."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from codec.choose import did_you_mean
 
 Settings = TypeVar("Settings")
+
+
+def load_settings(path: str | Path, kind: type[Settings], overrides: Sequence[str] = ()) -> Settings:
+    """Read settings from a TOML file.
+
+    Args:
+        path: The file.
+        kind: As for `settings_from`.
+        overrides: Lines of TOML that replace single settings, such as "quantizer.num_quantizers = 8".
+
+    Raises:
+        ValueError: Not TOML, or a setting that is unknown (with the nearest known one) or of another type.
+        OSError: The file cannot be read.
+    """
+    table = _parse(Path(path).read_text(encoding="utf-8"), str(path))
+    for override in overrides:
+        _merge(table, _parse(override, f"override {override!r}"))
+    return settings_from(table, kind)
 
 
 def settings_from(table: Mapping[str, Any], kind: type[Settings], where: str = "") -> Settings:
@@ -53,3 +73,18 @@ def _convert_items(values: Sequence[Any], kinds: tuple[Any, ...], path: str) -> 
         raise ValueError(f"{path} must have {len(kinds)} values; got {len(values)}")
     pairs = enumerate(zip(values, kinds, strict=True))
     return tuple(_convert(value, kind, f"{path}[{index}]") for index, (value, kind) in pairs)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where} must be TOML; {error}") from None
+
+
+def _merge(table: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value

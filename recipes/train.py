@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from codec.audio import AudioFileError, read_audio
+from codec.corpora.clip import Clip, hold_out
+from codec.corpora.corpus import find_clips
 from codec.distributed import gather_objects
 from codec.evaluate import Report, evaluate
 from codec.evaluate.history import read_lines
@@ -39,8 +41,6 @@ from codec.train.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from codec.train.clip import Clip, hold_out
-from codec.train.corpus import find_clips
 from codec.train.crops import Crops, NoAudioError
 from codec.train.folder import RunFolder
 from codec.train.launch import is_for_cpu, start_missing_processes

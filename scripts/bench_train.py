@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from codec.corpora.clip import Clip
+from codec.corpora.corpus import find_clips
 from codec.discriminators import DiscriminatorConfig, build_discriminators
 from codec.evaluate import markdown_table
 from codec.train.batches import Batch, batches
-from codec.train.clip import Clip
-from codec.train.corpus import find_clips
 from codec.train.crops import Crops
 from codec.train.memory import keep_freed_memory
 from codec.train.precision import choose_precision

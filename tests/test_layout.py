@@ -15,10 +15,13 @@ ROOT = Path(__file__).parent.parent
 LEVELS = {
     "cli": 5,
     "train": 4,
+    "lm": 4,
     "evaluate": 3,
     "transcode": 3,
+    "shards": 3,
     "model": 2,
     "discriminators": 2,
+    "corpora": 2,
     "quantize": 1,
     "layers": 1,
     "losses": 1,
@@ -40,7 +43,10 @@ HOMES = {
     "matplotlib": {"evaluate"},
     "pesq": {"evaluate"},
     "pystoi": {"evaluate"},
-    "transformers": set(),
+    "datasets": {"corpora"},
+    "pyarrow": {"corpora", "shards"},
+    "ray": {"shards"},
+    "transformers": {"lm"},
 }
 
 # Packages that import what they offer when it is asked for: parts of them do without torch.

@@ -10,7 +10,7 @@ from codec.cli.options import Overwrite
 from codec.cli.output import new_file
 
 if TYPE_CHECKING:
-    from codec.train.corpus import Corpus
+    from codec.corpora.corpus import Corpus
 
 app = typer.Typer(no_args_is_help=True, help="Download LibriSpeech; list audio in manifests.")
 
@@ -25,7 +25,7 @@ MinSeconds = Annotated[float, typer.Option("--min-seconds", min=0, help="Shorter
 def librispeech(splits: Splits, root: Root = Path("data")) -> None:
     """Download splits of LibriSpeech; a copy that is there already is used as it is."""
     with one_line_errors(ValueError, ImportError):
-        from codec.train.corpus import find_clips
+        from codec.corpora.corpus import find_clips
         from codec.train.download import download_librispeech
 
         for split in splits:
@@ -36,8 +36,8 @@ def librispeech(splits: Splits, root: Root = Path("data")) -> None:
 @app.command()
 def manifest(folder: Folder, output: Manifest, min_seconds: MinSeconds = 0.5, overwrite: Overwrite = False) -> None:
     """Write a list of a folder's audio, so that training need not look through it: path, duration and speaker."""
-    from codec.train.corpus import find_clips
-    from codec.train.manifest import format_manifest
+    from codec.corpora.corpus import find_clips
+    from codec.corpora.manifest import format_manifest
 
     with one_line_errors(ValueError), new_file(output, source=folder, overwrite=overwrite) as temporary:
         format_manifest([], output)  # a suffix that is unknown is so before all files are opened

@@ -14,11 +14,15 @@ class Clip:
         path: Where it is.
         seconds: How long it is.
         speaker: Who speaks; "" if nobody knows.
+        id: What its corpus calls it; "" if nothing.
+        transcript: What is said; "" if nobody knows.
     """
 
     path: Path
     seconds: float
     speaker: str = ""
+    id: str = ""
+    transcript: str = ""
 
 
 def hold_out(clips: list[Clip], count: int, seed: int) -> tuple[list[Clip], list[Clip]]:

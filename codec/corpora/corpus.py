@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codec.audio import AudioFileError, find_audio, read_info
-from codec.train.clip import Clip
-from codec.train.manifest import PARSERS, read_manifest
+from codec.corpora.clip import Clip
+from codec.corpora.manifest import PARSERS, read_manifest
 
 
 class Corpus(NamedTuple):
@@ -28,7 +28,7 @@ def find_clips(source: Path, min_seconds: float = 0.5) -> Corpus:
     file is opened: what cannot be read turns up in training, and is skipped there.
 
     Args:
-        source: A folder, or a manifest (.tsv or .jsonl, see `codec.train.manifest`).
+        source: A folder, or a manifest (.tsv or .jsonl, see `codec.corpora.manifest`).
         min_seconds: Shorter clips are skipped.
 
     Returns:

@@ -1,7 +1,8 @@
 """Manifests: lists of clips as text, so that a corpus is known without opening each of its files.
 
 A TSV file has a header line that names its columns, a JSONL file an object in each line. Both hold `path`, relative to
-the manifest's folder or absolute, `duration` in seconds and, if known, `speaker`; what else they hold is passed over.
+the manifest's folder or absolute, `duration` in seconds and, if known, `speaker`, `id` and `transcript`; what else they
+hold is passed over.
 """
 
 import json
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from codec.choose import choose
-from codec.train.clip import Clip
+from codec.corpora.clip import Clip
 
-COLUMNS = ("path", "duration", "speaker")
+# Of a clip; written only if some clip has them.
+RARE_COLUMNS = ("id", "transcript")
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -42,7 +44,7 @@ def write_manifest(clips: Iterable[Clip], path: Path) -> None:
         path: TSV or JSONL, as its suffix says. Paths of clips in its folder or below become relative to it.
 
     Raises:
-        ValueError: Another suffix, or a name that a TSV file cannot hold.
+        ValueError: Another suffix, or text that a TSV file cannot hold.
         OSError: The manifest cannot be written.
     """
     path.write_bytes(format_manifest(clips, path))
@@ -51,14 +53,20 @@ def write_manifest(clips: Iterable[Clip], path: Path) -> None:
 def format_manifest(clips: Iterable[Clip], path: Path) -> bytes:
     """The contents of a manifest that is to lie at `path`; see `write_manifest`."""
     to_line = choose(FORMATTERS, path.suffix, "suffix of a manifest")
-    header = "\t".join(COLUMNS) + "\n" if path.suffix == ".tsv" else ""
+    clips = list(clips)
+    texts = ["speaker", *(column for column in RARE_COLUMNS if any(getattr(clip, column) for clip in clips))]
+    header = "\t".join(["path", "duration", *texts]) + "\n" if path.suffix == ".tsv" else ""
     folder = os.path.abspath(path.parent)
     lines = [
-        to_line({"path": _from_folder(clip.path, folder), "duration": float(clip.seconds), "speaker": clip.speaker})
+        to_line({"path": _from_folder(clip.path, folder), "duration": float(clip.seconds), **_texts(clip, texts)})
         for clip in clips
     ]
     # Names of files are bytes; those that are no UTF-8 come through all the same.
     return (header + "".join(f"{line}\n" for line in lines)).encode("utf-8", "surrogateescape")
+
+
+def _texts(clip: Clip, names: Iterable[str]) -> dict[str, str]:
+    return {name: getattr(clip, name) for name in names}
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -100,7 +108,7 @@ def _require(names: Iterable[str], what: str) -> None:
 
 
 def _to_clip(row: Mapping[str, Any], folder: Path, where: str) -> Clip:
-    path, speaker = row["path"], row.get("speaker")
+    path = row["path"]
     if not (isinstance(path, str) and path):
         raise ValueError(f"{where}: path must be the name of a file; got {path!r}")
     try:
@@ -109,7 +117,8 @@ def _to_clip(row: Mapping[str, Any], folder: Path, where: str) -> Clip:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise ValueError(f"{where}: duration must be a positive number of seconds; got {row['duration']!r}")
-    return Clip(folder / path, seconds, "" if speaker is None else str(speaker))
+    speaker, name, transcript = ("" if row.get(key) is None else str(row[key]) for key in ("speaker", *RARE_COLUMNS))
+    return Clip(folder / path, seconds, speaker, name, transcript)
 
 
 def _from_folder(path: Path, folder: str) -> str:
@@ -118,11 +127,9 @@ def _from_folder(path: Path, folder: str) -> str:
 
 
 def _to_tsv(row: Mapping[str, Any]) -> str:
-    cells = [str(row[column]) for column in COLUMNS]
+    cells = [str(cell) for cell in row.values()]
     if any(character in cell for cell in cells for character in "\t\n\r"):
-        raise ValueError(
-            f"a TSV file cannot hold names with tabs or line breaks, a JSONL file can; got {row['path']!r}"
-        )
+        raise ValueError(f"a TSV file cannot hold text with tabs or line breaks, a JSONL file can; got {row['path']!r}")
     return "\t".join(cells)
 
 

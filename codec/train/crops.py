@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from codec.audio import AudioFileError, read_excerpt
 from codec.choose import choose
-from codec.train.clip import Clip
+from codec.corpora.clip import Clip
 
 # So many files in a row that cannot be read are no accident: a disk that is gone, a manifest of another machine.
 MAX_FAILURES = 100

@@ -1,14 +1,12 @@
 """Recipes: TOML files that say everything about a training run."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from codec.discriminators import DiscriminatorConfig
 from codec.model.config import CodecConfig, ModelConfig, QuantizerConfig
-from codec.settings import settings_from
+from codec.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -194,10 +192,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ValueError: Not TOML, or a setting that is unknown (with the nearest known one) or of another type.
         OSError: The file cannot be read.
     """
-    table = _parse(Path(path).read_text(encoding="utf-8"), str(path))
-    for override in overrides:
-        _merge(table, _parse(override, f"override {override!r}"))
-    recipe = settings_from(table, Recipe)
+    recipe = load_settings(path, Recipe, overrides)
     _check(recipe)
     return recipe
 
@@ -220,18 +215,3 @@ def _check(recipe: Recipe) -> None:
     scores = ("pesq_wb", "stoi", "si_sdr", "mel_distance")
     if recipe.run.best not in scores:
         raise ValueError(f"run.best must be one of {', '.join(scores)}; got {recipe.run.best!r}")
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where} must be TOML; {error}") from None
-
-
-def _merge(table: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(table.get(key), dict):
-            _merge(table[key], value)
-        else:
-            table[key] = value

@@ -3,8 +3,8 @@ from urllib.error import URLError
 
 import pytest
 
-from codec.train.corpus import find_clips
-from codec.train.manifest import read_manifest
+from codec.corpora.corpus import find_clips
+from codec.corpora.manifest import read_manifest
 
 HELP = """
 import sys

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.train.clip import Clip, hold_out
+from codec.corpora.clip import Clip, hold_out
 
 
 def corpus(speakers, clips_each):

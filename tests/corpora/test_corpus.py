@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from codec.train.clip import Clip
-from codec.train.corpus import find_clips
-from codec.train.manifest import write_manifest
+from codec.corpora.clip import Clip
+from codec.corpora.corpus import find_clips
+from codec.corpora.manifest import write_manifest
 
 
 @pytest.fixture

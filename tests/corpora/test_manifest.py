@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from codec.train.clip import Clip
-from codec.train.manifest import read_manifest, write_manifest
+from codec.corpora.clip import Clip
+from codec.corpora.manifest import read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -42,8 +42,17 @@ def test_what_is_written_is_read_again(tmp_path, suffix):
     names = ["a/b.flac", "with space, \"quotes\" and 'more'.wav", "é\u2028.ogg", os.fsdecode(b"\xff.wav"), "{.wav"]
     clips = [Clip(tmp_path / name, 0.1 + number / 3, f"{number}") for number, name in enumerate(names)]
     clips.append(Clip(Path("/elsewhere/a.wav"), 12.0, ""))
+    clips.append(Clip(tmp_path / "x.wav", 1.0, id="x-1", transcript='say "it", é'))
     write_manifest(clips, tmp_path / f"clips{suffix}")
     assert read_manifest(tmp_path / f"clips{suffix}") == clips
+
+
+def test_columns_that_no_clip_fills_are_not_written(tmp_path):
+    write_manifest([Clip(tmp_path / "a.wav", 1.0)], tmp_path / "clips.tsv")
+    assert (tmp_path / "clips.tsv").read_text() == "path\tduration\tspeaker\na.wav\t1.0\t\n"
+    write_manifest([Clip(tmp_path / "a.wav", 1.0, transcript="go")], tmp_path / "clips.jsonl")
+    text = '{"path": "a.wav", "duration": 1.0, "speaker": "", "transcript": "go"}\n'
+    assert (tmp_path / "clips.jsonl").read_text() == text
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".jsonl"])
@@ -58,7 +67,7 @@ def test_a_manifest_moves_with_its_folder(tmp_path, monkeypatch, suffix):
 def test_a_name_that_a_tsv_cannot_hold_is_refused(tmp_path):
     clips = [Clip(tmp_path / "a\tb.wav", 1.0, "")]
     with pytest.raises(
-        ValueError, match=r"cannot hold names with tabs or line breaks, a JSONL file can; got 'a\\tb.wav'"
+        ValueError, match=r"cannot hold text with tabs or line breaks, a JSONL file can; got 'a\\tb.wav'"
     ):
         write_manifest(clips, tmp_path / "clips.tsv")
     write_manifest(clips, tmp_path / "clips.jsonl")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from codec.corpora.clip import Clip
+from codec.corpora.corpus import find_clips
 from codec.train.batches import SkipList, batches
-from codec.train.clip import Clip
-from codec.train.corpus import find_clips
 from codec.train.crops import Crop, Crops, NoAudioError
 
 

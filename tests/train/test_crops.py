@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 from codec.audio import read_excerpt
-from codec.train.clip import Clip
-from codec.train.corpus import find_clips
+from codec.corpora.clip import Clip
+from codec.corpora.corpus import find_clips
 from codec.train.crops import SAMPLINGS, Crops, NoAudioError
 
 

@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 from torchaudio.datasets import librispeech as publisher
 
-from codec.train.corpus import find_clips
+from codec.corpora.corpus import find_clips
 from codec.train.download import SPLITS, download_librispeech
 
 pytestmark = pytest.mark.filterwarnings("ignore:Python 3.14 will, by default, filter:DeprecationWarning")

@@ -1,0 +1,1 @@
+"""Corpora: what recordings and clips there are, and how each is opened."""
