@@ -1,0 +1,50 @@
+"""Files that are whole or not there."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from codec.shards.whole import checksum, clear_partial, whole_file, write_whole
+
+
+def test_a_file_comes_to_be_as_its_block_ends(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a") as partial:
+        partial.write_bytes(b"new")
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"old")
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "a") as partial:
+        partial.write_bytes(b"ne")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_two_may_write_the_same_file_at_once_though_one_clears_the_others_away(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a") as first:
+        first.write_bytes(b"same")
+        write_whole(tmp_path / "a", b"same")
+        clear_partial(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a"):
+        pass
+
+
+def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".shard-00000.bin.0123.part", "shard-00000.bin", ".hidden"):
+        (tmp_path / name).touch()
+    clear_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "shard-00000.bin"]
+
+
+def test_the_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert checksum(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
