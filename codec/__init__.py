@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codec.model import Codec, CodecConfig, CodecOutput, build_codec
     from codec.quantize import ResidualVQ, VectorQuantize
+    from codec.tokens import CodecTokenizer
 
-__all__ = ["Codec", "CodecConfig", "CodecOutput", "ResidualVQ", "VectorQuantize", "build_codec"]
+__all__ = ["Codec", "CodecConfig", "CodecOutput", "CodecTokenizer", "ResidualVQ", "VectorQuantize", "build_codec"]
 
 _HOMES = {
     "Codec": "codec.model",
     "CodecConfig": "codec.model",
     "CodecOutput": "codec.model",
+    "CodecTokenizer": "codec.tokens",
     "ResidualVQ": "codec.quantize",
     "VectorQuantize": "codec.quantize",
     "build_codec": "codec.model",

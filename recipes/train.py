@@ -3,15 +3,13 @@
 accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data LibriSpeech
 """
 
-import argparse
 import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +19,6 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from codec.audio import AudioFileError, read_audio
 from codec.corpora.clip import Clip, hold_out
@@ -35,7 +32,7 @@ from codec.evaluate.report import load_clip
 from codec.train.batches import Batch, SkipList, batches, share_size
 from codec.train.checkpoint import (
     differences,
-    list_checkpoints,
+    last_checkpoint,
     load_checkpoint,
     random_states,
     restore_random_states,
@@ -48,6 +45,7 @@ from codec.train.log import Window, append_line, drop_lines_after, summarize
 from codec.train.memory import keep_freed_memory
 from codec.train.precision import choose_precision
 from codec.train.recipe import Recipe, load_recipe
+from codec.train.shell import one_line, parse_arguments, progress_bar
 from codec.train.step import DivergedError, Trainer
 from codec.train.track import Tracks
 
@@ -62,7 +60,7 @@ NO_VALIDATION: dict[str, Any] = {"step": 0, "name": "", "score": math.nan}
 
 def main() -> None:
     start_missing_processes()
-    arguments = parse_arguments()
+    arguments = parse_arguments("Train a codec by a recipe.", data="the audio")
     with ExitStack() as claim:
         with one_line(ValueError, OSError, ImportError, AudioFileError, NoAudioError):
             recipe = load_recipe(arguments.recipe, arguments.set)
@@ -76,19 +74,6 @@ def main() -> None:
         with one_line(DivergedError, OSError, AudioFileError, NoAudioError):
             run.train()
             run.end()
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a codec by a recipe.")
-    parser.add_argument("recipe", type=Path, help="a TOML file")
-    parser.add_argument("--data", metavar="ROOT", help="folder that holds the audio; replaces data.root")
-    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/NAME)")
-    parser.add_argument("--set", action="append", default=[], metavar="'TABLE.KEY = VALUE'", help="replace a setting")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder of the run")
-    arguments = parser.parse_args()
-    if arguments.data:
-        arguments.set.append(f"data.root = '''{arguments.data}'''")
-    return arguments
 
 
 def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -192,13 +177,9 @@ class Run:
     def begin(self) -> None:
         """Go on from the last checkpoint; without one, place the codebooks."""
         facts = self.facts()
-        checkpoints = list_checkpoints(self.folder.checkpoints)
-        found = gather_objects([path.name for path in checkpoints[-1:]])
-        if any(names != found[0] for names in found):
-            raise ValueError(f"{self.folder.path} must be on a disk that all machines share; they find {found}")
         # A run that was killed before its first checkpoint starts again.
-        if checkpoints:
-            self.restore(checkpoints[-1])
+        if checkpoint := last_checkpoint(self.folder.checkpoints):
+            self.restore(checkpoint)
         else:
             self.trainer.initialize(self.initial_audio())
         randomness = random_states()
@@ -460,20 +441,6 @@ def is_better(name: str, score: float, best: dict[str, Any]) -> bool:
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def progress_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
-
-
-@contextmanager
-def one_line(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors that the user can put right into one line on stderr and exit status 1."""
-    try:
-        yield
-    except kinds as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The pages about training say what is true: commands run or are understood, settings exist, links lead somewhere."""
+"""The pages say what is true: commands run or are understood, settings exist, links lead somewhere."""
 
-import importlib.util
 import json
 import re
+import runpy
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,13 +15,17 @@ import pytest
 import soundfile
 import torch
 from accelerate.commands.launch import launch_command_parser
+from accelerate.state import AcceleratorState
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from codec.cli.main import app
 from codec.evaluate.page import FACTS, LOG, PAGE, RECIPE, VALIDATIONS
+from codec.lm.recipe import LMRecipe, load_lm_recipe
 from codec.model import CodecConfig, ModelConfig, QuantizerConfig, build_codec
 from codec.train.folder import RunFolder
 from codec.train.recipe import Recipe, load_recipe
+from codec.train.shell import parse_arguments
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -29,6 +34,7 @@ PAGES = [
         "README.md",
         "docs/commands.md",
         "docs/format.md",
+        "docs/tokens.md",
         "docs/training.md",
         "recipes/README.md",
         "recipes/librispeech/README.md",
@@ -36,6 +42,9 @@ PAGES = [
 ]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 TRAINING, RECIPES = TEXTS[ROOT / "docs/training.md"], TEXTS[ROOT / "recipes/README.md"]
+TOKENS, COMMANDS = TEXTS[ROOT / "docs/tokens.md"], TEXTS[ROOT / "docs/commands.md"]
+# Scripts that train, and what reads the recipes of each.
+LOADERS = {"recipes/train.py": load_recipe, "recipes/librispeech_lm/train.py": load_lm_recipe}
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -57,8 +66,8 @@ def names_of_settings(kind: type, where: str = "") -> Iterator[str]:
             yield from names_of_settings(hints[field.name], f"{where}{field.name}.")
 
 
-SETTINGS = set(names_of_settings(Recipe))
-TABLES = "|".join(name for name in SETTINGS if is_dataclass(get_type_hints(Recipe).get(name)))
+SETTINGS = {*names_of_settings(Recipe), *names_of_settings(LMRecipe)}
+TABLES = "|".join({name.split(".")[0] for name in SETTINGS if "." in name})
 FILES = {"run.json", "model.safetensors"}
 TRAININGS = {command: page for page in PAGES for command in shell_commands(TEXTS[page]) if "train.py" in command}
 
@@ -76,13 +85,54 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def run_codec(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, f"codec {shlex.join(arguments)}: {result.output}"
+
+
+def launch_training(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do in this process what `accelerate launch` would do in one of its own."""
+    launch = launch_command_parser().parse_args(arguments)
+    assert (launch.cpu, launch.num_processes) == (True, 1)
+    monkeypatch.setattr(sys, "argv", [launch.training_script, *launch.training_script_args])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        runpy.run_path(launch.training_script, run_name="__main__")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="module")
-def launched():
-    """`recipes/train.py` as a module."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "recipes" / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+def spoken(tmp_path_factory, clips) -> Iterator[Path]:
+    """A folder in which the ten commands of the page about tokens have run, on a few seconds of speech."""
+    folder = tmp_path_factory.mktemp("tokens")
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    for name, clip in zip(
+        ("recordings/train/a.wav", "recordings/train/b.wav", "recordings/valid/c.wav"), clips, strict=True
+    ):
+        samples, sample_rate = soundfile.read(clip, frames=40_000)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, samples, sample_rate)
+    soundfile.write(folder / "speech.wav", samples, sample_rate)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+        for command in shell_commands(TOKENS):
+            match shlex.split(command):
+                case ["codec", *arguments]:
+                    run_codec(arguments)
+                case ["python", "-c", program]:
+                    exec(program, {})
+                case ["accelerate", "launch", *arguments]:
+                    launch_training(arguments, monkeypatch)
+                case ["pip", "install", "-e", what]:
+                    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+                    assert what.removeprefix(".[").removesuffix("]") in project["optional-dependencies"]
+                case ["tensorboard", "--logdir", logs]:  # a server
+                    assert list(Path(logs).rglob("events.out.tfevents.*"))
+                case _:
+                    pytest.fail(f"not run by any test: {command}")
+        yield folder
 
 
 @pytest.fixture
@@ -128,15 +178,45 @@ def test_settings_are_found_where_they_are_named():
 
 
 @pytest.mark.parametrize("command", TRAININGS)
-def test_every_training_command_is_understood(command, launched, monkeypatch):
+def test_every_training_command_is_understood(command, monkeypatch):
     words = shlex.split(command)
     assert words[:2] == ["accelerate", "launch"]
     launch = launch_command_parser().parse_args(words[2:])
-    assert (ROOT / launch.training_script).samefile(ROOT / "recipes/train.py")
+    load = LOADERS[launch.training_script]
     monkeypatch.setattr(sys, "argv", ["train.py", *launch.training_script_args])
-    arguments = launched.parse_arguments()
-    recipe = load_recipe(ROOT / arguments.recipe, arguments.set)
+    arguments = parse_arguments("Train.", data="data")
+    recipe = load(ROOT / arguments.recipe, arguments.set)
     assert arguments.data == recipe.data.root
+
+
+def test_the_commands_that_are_only_shown_are_understood():
+    lines = re.findall(r"^    ((?:codec|accelerate launch) .*?)(?: +[#|].*)?$", TOKENS + COMMANDS, flags=re.MULTILINE)
+    assert len(lines) > 20
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] == "accelerate":
+            launch = launch_command_parser().parse_args(words[2:])
+            assert (launch.module, launch.training_script) == (True, "codec.cli")
+            words = ["codec", *launch.training_script_args]
+        name, *arguments = words[1:]
+        if not name.startswith("-"):  # an option of all commands
+            get_command(app).commands[name].make_context(name, arguments)
+
+
+def test_ten_commands_lead_from_a_folder_of_audio_to_a_model_that_speaks(spoken):
+    assert len(shell_commands(TOKENS)) == len(blocks("bash", TOKENS)) == 10
+    lines = (spoken / "runs/tiny_lm/log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 30
+    assert 0 < soundfile.info(spoken / "sample.wav").duration <= 2
+    assert 2 < soundfile.info(spoken / "continued.wav").duration <= 4
+
+
+def test_the_python_about_tokens_runs(spoken, monkeypatch, capsys):
+    monkeypatch.chdir(spoken)
+    for block in blocks("python", TOKENS):
+        exec(compile(block, "tokens.md", "exec"), {})
+    assert re.search(r"^2 clips, \d+ steps, 3076 tokens$", capsys.readouterr().out, flags=re.MULTILINE)
+    run_codec(["generate", "--lm", "runs/own", "--duration", "0.2", "-o", "own.wav"])
 
 
 @pytest.mark.usefixtures("_trained")
@@ -144,8 +224,7 @@ def test_the_codec_commands_about_training_run_one_after_the_other():
     commands = [command for command in shell_commands(TRAINING) if command.startswith("codec ")]
     assert len(commands) >= 5
     for command in commands:
-        result = CliRunner().invoke(app, shlex.split(command)[1:])
-        assert result.exit_code == 0, f"{command}: {result.output}"
+        run_codec(shlex.split(command)[1:])
     assert soundfile.info("decoded.wav").frames == 8000
     assert Path("recordings/train.tsv").read_text().startswith("path\tduration\tspeaker\n")
 

@@ -1,10 +1,10 @@
-"""Many tasks, one after the other or in several processes, whatever they are."""
+"""Many tasks, one after the other, in several processes or on a Ray cluster, whatever they are."""
 
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
@@ -81,6 +81,65 @@ def run_tasks(
     if min(jobs, len(tasks)) <= 1:
         return _run_here(tasks, setup, report)
     return _run_in_processes(tasks, setup, min(jobs, len(tasks)), report)
+
+
+def run_tasks_on_ray(
+    tasks: Sequence[int],
+    setup: Setup[int, Result],
+    address: str,
+    report: Callable[[int, float, float | None], None],
+    *,
+    gpu: bool = False,
+    jobs: int | None = None,
+) -> Generator[Outcome[int, Result], None, None]:
+    """Do all tasks on a Ray cluster, else as `run_tasks` does.
+
+    Args:
+        tasks: Numbers.
+        setup: As there; paths must be absolute, and lie on a file system that all machines share.
+        address: Of the cluster; see `codec.shards.ray.run_on_ray`, also for `gpu` and `jobs`.
+        report: Is told of progress when a task is done.
+        gpu: See there.
+        jobs: See there.
+
+    Yields:
+        Outcomes, in the order in which they come.
+
+    Raises:
+        CommandError: The setup failed.
+        ConnectionError: There is no such cluster.
+        ImportError: Ray is not installed.
+        ValueError: The address is malformed; or a local cluster would have no GPU.
+    """
+    from codec.shards.ray import run_on_ray
+
+    with closing(run_on_ray(tasks, partial(_start_on_ray, setup), address, gpu=gpu, jobs=jobs)) as results:
+        for task, result in results:
+            match result:
+                case Problem():
+                    raise _setup_error(result)
+                case None:
+                    yield Outcome(task, problem=Problem(LOST))
+                case outcome, amount:
+                    report(task, amount, None)
+                    yield outcome
+
+
+def _start_on_ray(
+    setup: Setup[Task, Result],
+) -> Callable[[Task], tuple[Outcome[Task, Result], float] | Problem]:
+    """What a worker does with a task: its outcome, and how much was reported in all; or why the setup failed."""
+    try:
+        work = setup()
+    except Exception as error:
+        problem = _problem(error)
+        return lambda task: problem
+
+    def attempt(task: Task) -> tuple[Outcome[Task, Result], float]:
+        amounts: list[float] = []
+        return _attempt(work, task, lambda amount, whole: amounts.append(amount)), sum(amounts)
+
+    return attempt
 
 
 def _run_here(

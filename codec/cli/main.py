@@ -10,11 +10,13 @@ from codec.cli.data import app as data
 from codec.cli.decode import decode
 from codec.cli.encode import encode
 from codec.cli.errors import shell_errors
+from codec.cli.generate import generate
 from codec.cli.info import info
 from codec.cli.log import Level, messages
 from codec.cli.models import models
 from codec.cli.report import report
 from codec.cli.roundtrip import roundtrip
+from codec.cli.tokenize import tokenize
 from codec.cli.train_entropy import train_entropy
 
 # Threads that wait for work by spinning take the cores from other processes: ten commands side by side, or three jobs,
@@ -43,6 +45,8 @@ app.command()(info)
 app.command()(roundtrip)
 app.command()(models)
 app.command()(train_entropy)
+app.command()(tokenize)
+app.command()(generate)
 app.command()(report)
 app.add_typer(data, name="data")
 

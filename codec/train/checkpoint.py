@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from codec.distributed import gather_objects
+
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
@@ -70,6 +72,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint, None where there is none; all ranks must ask.
+
+    Raises:
+        ValueError: Not all ranks find the same.
+    """
+    checkpoints = list_checkpoints(folder)
+    found = gather_objects([path.name for path in checkpoints[-1:]])
+    if any(names != found[0] for names in found):
+        raise ValueError(f"{folder.parent} must be on a disk that all machines share; they find {found}")
+    return checkpoints[-1] if checkpoints else None
 
 
 def step_of(checkpoint: Path) -> int:

@@ -19,13 +19,21 @@ RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WOR
 
 def start_missing_processes() -> None:
     """Replace this process by torch's launcher of as many as were asked for; return if they are there already."""
-    command = launcher_command(launcher_arguments(), sys.argv, os.environ)
+    command = launcher_command(launcher_arguments(), program(), os.environ)
     if command is not None:
         os.execv(command[0], command)
 
 
+def program() -> list[str]:
+    """What Python runs, and its arguments: a script, or -m and the name of a module."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return sys.argv
+    return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+
+
 def is_for_cpu(environment: Mapping[str, str]) -> bool:
-    """Whether to train on the CPU: because the launcher says so, or because there is nothing else."""
+    """Whether to work on the CPU: because the launcher says so, or because there is nothing else."""
     return environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
 
 
@@ -50,7 +58,7 @@ def launcher_command(
 
     Args:
         arguments: Of `accelerate launch`.
-        script: Path and arguments of this program.
+        script: This program, as `program` gives it.
         environment: Of this process; a launcher of several tells each of them its rank.
     """
     if arguments is None or not is_for_cpu(environment):

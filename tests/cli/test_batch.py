@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import time
 from functools import partial
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.cli.batch import LOST, Problem, run_tasks
+from codec.cli.batch import LOST, Problem, run_tasks, run_tasks_on_ray
 from codec.cli.errors import CommandError
 
 
@@ -147,3 +148,42 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path, start_
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert sorted(path.stem for path in tmp_path.glob("*.ended")) == ["1", "2"]
+
+
+def square_number(task, report):
+    for _ in range(task):
+        report(1.0, None)
+    return square({5: "missing", 6: "bug"}.get(task, task), report)
+
+
+def start_squaring_numbers():
+    return square_number
+
+
+@pytest.fixture
+def ray_here(monkeypatch):
+    """No cluster, whose workers tests/shards/test_ray.py kills: all in this process, but sent as if to others."""
+
+    def run_here(tasks, setup, address, **options):
+        work = pickle.loads(pickle.dumps(setup))()
+        for task in tasks:
+            yield task, None if task == 7 else pickle.loads(pickle.dumps(work(task)))
+
+    monkeypatch.setattr("codec.shards.ray.run_on_ray", run_here)
+
+
+def test_on_ray_problems_and_progress_are_told_as_of_processes(ray_here):
+    reports = []
+    outcomes = run_tasks_on_ray([2, 5, 6, 7], start_squaring_numbers, "auto", lambda *report: reports.append(report))
+    done, missing, bug, lost = outcomes
+    assert (done.task, done.result, done.problem) == (2, 4, None)
+    assert (missing.problem.message, missing.problem.expected) == ("missing: it is not there", True)
+    assert "ZeroDivisionError" in bug.problem.traceback
+    assert lost.problem == Problem(LOST)
+    assert reports == [(2, 3.0, None), (5, 6.0, None), (6, 7.0, None)]
+
+
+def test_on_ray_a_setup_that_fails_ends_it_all(ray_here):
+    setup = partial(start_nothing, CommandError("no such model"))
+    with pytest.raises(CommandError, match="no such model"):
+        list(run_tasks_on_ray([1, 2], setup, "auto", lambda *report: None))

@@ -134,12 +134,12 @@ def test_commands_and_options_are_completed(start_python, words, expected):
     assert set(stdout.split()) == expected, stderr
 
 
-def test_the_page_about_commands_has_each_command_and_each_option_of_those_about_files():
+def test_the_page_about_commands_has_each_command_and_each_option_of_those_about_files_and_tokens():
     page = (ROOT / "docs" / "commands.md").read_text()
     assert [name for name in app_commands() if f"codec {name}" not in page] == []
     options = {
         option
-        for name in ("encode", "decode", "info")
+        for name in ("encode", "decode", "info", "tokenize", "generate")
         for parameter in app_commands()[name].params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }

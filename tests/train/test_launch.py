@@ -1,11 +1,12 @@
 """How many processes a launcher was asked for. That they start is tested with the training script."""
 
 import sys
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
 
-from codec.train.launch import launcher_arguments, launcher_command
+from codec.train.launch import launcher_arguments, launcher_command, program
 
 SCRIPT = ["train.py", "recipe.toml", "--set", "run.steps = 3"]
 CPU = {"ACCELERATE_USE_CPU": "True"}
@@ -62,3 +63,11 @@ def test_with_gpus_accelerate_starts_the_processes_itself(monkeypatch, environme
 def test_without_a_launcher_there_is_nothing_to_start() -> None:
     assert launcher_arguments() is None
     assert launcher_command(None, SCRIPT, CPU) is None
+
+
+def test_a_module_is_started_as_one(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/path/codec/cli/__main__.py", "tokenize", "folder"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("codec.cli.__main__", None))
+    assert program() == ["-m", "codec.cli", "tokenize", "folder"]
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert program() == ["/path/codec/cli/__main__.py", "tokenize", "folder"]

@@ -1,0 +1,240 @@
+"""A corpus that is being tokenized: what of, how, and which shards are still to be made.
+
+Nothing is kept in memory or sent from process to process: job.json and plan.jsonl say what to do, and the record of
+each shard that it is done. So any number of processes, one after the other or at once, do one job.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+
+from codec.corpora.recording import Recording
+from codec.model import Codec
+from codec.settings import settings_from
+from codec.shards.manifest import MANIFEST_FILE, Manifest, finish, load_manifest
+from codec.shards.record import finished_shards
+from codec.shards.schema import CodecFacts
+from codec.shards.whole import clear_partial, write_whole
+from codec.tokens import CodecTokenizer
+
+JOB_FILE = "job.json"
+PLAN_FILE = "plan.jsonl"
+
+SHARD_SIZE = 512
+BATCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides what the shards hold.
+
+    Attributes:
+        codec: Whose codes they are.
+        pattern: In which order tokens stand; see `CodecTokenizer`.
+        shared: Whether all stages share one range of tokens.
+        extras: Names of further special tokens.
+        shard_size: Recordings of a shard.
+        batch_seconds: Audio that is encoded at a time, padding counted. Longer recordings are streamed. It is part of
+            the job because two codes that are equally near to the last digit may be told apart by it.
+        num_recordings: In all shards.
+        plan_sha256: Of plan.jsonl, a line for each recording.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+
+    codec: CodecFacts
+    pattern: str
+    shared: bool
+    extras: tuple[str, ...]
+    shard_size: int
+    batch_seconds: float
+    num_recordings: int
+    plan_sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "batch_seconds", "num_recordings"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+
+    @property
+    def num_shards(self) -> int:
+        """Of which the last may be smaller."""
+        return -(-self.num_recordings // self.shard_size)
+
+    def size_of(self, index: int) -> int:
+        """Recordings of a shard."""
+        return min(self.shard_size, self.num_recordings - index * self.shard_size)
+
+    def tokenizer(self) -> CodecTokenizer:
+        """What makes tokens of the codes.
+
+        Raises:
+            ValueError: There is no such pattern, or a name among the extras does not fit.
+        """
+        return CodecTokenizer(
+            self.codec.num_quantizers,
+            self.codec.codebook_size,
+            self.pattern,
+            shared=self.shared,
+            extras=self.extras,
+            model=self.codec.model,
+            fingerprint=self.codec.fingerprint,
+            frame_rate=self.codec.frame_rate,
+        )
+
+
+def plan_job(
+    codec: Codec,
+    recordings: Sequence[Recording],
+    *,
+    num_quantizers: int | None = None,
+    pattern: str = "flatten",
+    shared: bool = False,
+    extras: Sequence[str] = (),
+    shard_size: int = SHARD_SIZE,
+    batch_seconds: float = BATCH_SECONDS,
+) -> Job:
+    """Decide how to tokenize recordings; nothing is written yet.
+
+    Args:
+        codec: What encodes them.
+        recordings: In the order in which they shall stand in the shards.
+        num_quantizers: How many first stages. Default: all.
+        pattern: See `Job`, also for the others.
+        shared: See there.
+        extras: See there.
+        shard_size: See there.
+        batch_seconds: See there.
+
+    Raises:
+        ValueError: One of these is out of range.
+    """
+    stages = codec.num_quantizers if num_quantizers is None else num_quantizers
+    if not 1 <= stages <= codec.num_quantizers:
+        raise ValueError(f"num_quantizers must be from 1 to {codec.num_quantizers}; got {stages}")
+    facts = CodecFacts(
+        codec.name, codec.fingerprint(), codec.sample_rate, codec.frame_rate, codec.codebook_size, stages
+    )
+    digest = hashlib.sha256()
+    for line in _lines(recordings):
+        digest.update(line)
+    job = Job(facts, pattern, shared, tuple(extras), shard_size, batch_seconds, len(recordings), digest.hexdigest())
+    job.tokenizer()  # refuses what it does not know
+    return job
+
+
+def start_job(folder: Path, job: Job, recordings: Sequence[Recording]) -> None:
+    """Write job.json and plan.jsonl into a folder, which is made if need be; or see that they are there already.
+
+    Several processes may do so at once.
+
+    Args:
+        folder: Where the shards will be.
+        job: As `plan_job` made it of the recordings.
+        recordings: The same.
+
+    Raises:
+        ValueError: In the folder is another job, and the message says what differs, or something else.
+        OSError: It cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if JOB_FILE in there:
+        _check_same(folder, load_job(folder), job, recordings)
+    elif there:
+        raise ValueError(f"{folder} must be empty or hold a job begun earlier; got {min(there)} and no {JOB_FILE}")
+    else:
+        write_whole(folder / JOB_FILE, (json.dumps(asdict(job), indent=2) + "\n").encode())
+        _check_same(folder, load_job(folder), job, recordings)  # of commands that start at once, one was the last
+    if not (folder / PLAN_FILE).exists():
+        write_whole(folder / PLAN_FILE, b"".join(_lines(recordings)))
+
+
+def load_job(folder: Path) -> Job:
+    """Read job.json.
+
+    Raises:
+        ValueError: There is none, or it is damaged.
+    """
+    path = folder / JOB_FILE
+    try:
+        return settings_from(json.loads(path.read_bytes()), Job)
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: holds no {JOB_FILE}; codec tokenize begins a corpus with one") from None
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a job: {error}") from None
+
+
+def recordings_of(folder: Path, index: int) -> list[Recording]:
+    """The recordings of one shard, as plan.jsonl lists them."""
+    size = load_job(folder).shard_size
+    with (folder / PLAN_FILE).open("rb") as file:
+        return [Recording.from_json(line.decode()) for line in islice(file, index * size, (index + 1) * size)]
+
+
+def pending(folder: Path) -> list[int]:
+    """Indices of the shards that are not finished."""
+    return sorted(set(range(load_job(folder).num_shards)).difference(finished_shards(folder)))
+
+
+def finish_job(folder: Path) -> Manifest | None:
+    """Once all shards are finished, write what stands beside them; None before that.
+
+    Whoever makes the last shard does so. When several do it at once, they write the same.
+    """
+    if pending(folder):
+        return None
+    try:
+        load_job(folder).tokenizer().save_pretrained(folder)
+        manifest = finish(folder)
+        # What was killed left them. It comes last, since it takes them from others that finish the job, too: they find
+        # it finished.
+        clear_partial(folder)
+    except FileNotFoundError:
+        if not (folder / MANIFEST_FILE).exists():
+            raise
+        manifest = load_manifest(folder)
+    return manifest
+
+
+def _lines(recordings: Sequence[Recording]) -> Iterator[bytes]:
+    for recording in recordings:
+        yield f"{recording.to_json()}\n".encode()
+
+
+def _check_same(folder: Path, begun: Job, job: Job, recordings: Sequence[Recording]) -> None:
+    was, now = _flat(begun), _flat(job)
+    differences = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+    if begun.plan_sha256 != job.plan_sha256:
+        differences.append(_first_difference(folder / PLAN_FILE, recordings))
+    if differences:
+        raise ValueError(
+            f"{folder} holds another job: {'; '.join(differences)}. Go on with the same input and settings, or choose "
+            f"another folder"
+        )
+
+
+def _flat(job: Job) -> dict[str, object]:
+    table = asdict(job)
+    del table["plan_sha256"]
+    return {**table.pop("codec"), **table}
+
+
+def _first_difference(plan: Path, recordings: Sequence[Recording]) -> str:
+    """Which recording is another."""
+    if not plan.exists():  # killed before it was written
+        return "the recordings were others"
+    with plan.open("rb") as begun:
+        for number, (was, now) in enumerate(zip_longest(begun, _lines(recordings)), start=1):
+            if was != now:
+                return f"recording {number} was {_name(was)}, now {_name(now)}"
+    return f"{plan.name} was another"
+
+
+def _name(line: bytes | None) -> str:
+    """What two recordings are told apart by, at the least."""
+    return "none" if line is None else line.decode().strip()

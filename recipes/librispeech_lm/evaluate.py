@@ -1,0 +1,184 @@
+"""What a language model of codes learned, as tables in Markdown.
+
+python recipes/librispeech_lm/evaluate.py runs/librispeech_lm/best_model --data tokens
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec.evaluate import mel_distance
+from codec.lm.loss import Score, score, to_score
+from codec.lm.model import CodeLM
+from codec.lm.sample import Sampling, generate, generate_all
+from codec.lm.windows import CodesSequences
+from codec.model import Codec
+from codec.quantize.usage import count_codes, perplexity
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lm", type=Path, help="folder of a language model")
+    parser.add_argument("--data", type=Path, default=Path("tokens"), help="folder of the tokenized corpora")
+    parser.add_argument("--train", default="train", help="the corpus that it learned from")
+    parser.add_argument("--valid", default="valid", help="the corpus to judge it by")
+    parser.add_argument("--model", default="speech_16khz", help="the codec")
+    parser.add_argument("--prompt-seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each continuation")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        lm, codec = CodeLM.from_pretrained(arguments.lm), Codec.from_pretrained(arguments.model).eval()
+        train, valid = (read_corpus(lm, arguments.data / each) for each in (arguments.train, arguments.valid))
+    except (ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    with torch.inference_mode():
+        print_lines(bits_table(lm, codec, train, valid))
+        prompt, length = (round(each * codec.frame_rate) for each in (arguments.prompt_seconds, arguments.seconds))
+        clips = [codes[:, : prompt + length] for codes in codes_of(valid) if codes.shape[1] >= prompt + length]
+        if len(clips) < 2:
+            sys.exit(f"error: {arguments.valid} must have at least 2 clips of {prompt + length} frames")
+        real = torch.stack(clips)
+        sampling = Sampling(arguments.temperature, top_p=arguments.top_p)
+        random = torch.Generator().manual_seed(arguments.seed)
+        samples = generate(
+            lm, real[..., :prompt], max_frames=length, may_end=False, sampling=sampling, generator=random
+        )
+        by_lm = torch.cat([real[..., :prompt], torch.stack(generate_all(samples))], dim=-1)
+        by_chance = torch.cat([real[..., :prompt], draw_each(counts_of(lm, train), len(real), length, random)], dim=-1)
+        print_lines(continuation_table(lm, codec, real, by_lm, by_chance, prompt))
+
+
+def read_corpus(lm: CodeLM, folder: Path) -> CodesSequences:
+    """The sequences of a corpus as the language model has them."""
+    sequences = CodesSequences(folder, lm.tokenizer.num_quantizers, lm.tokenizer.pattern)
+    if sequences.tokenizer.fingerprint != lm.tokenizer.fingerprint:
+        raise ValueError(f"{folder} must hold codes of the codec that the language model learned")
+    return sequences
+
+
+def codes_of(corpus: CodesSequences) -> Iterator[Tensor]:
+    """Codes of each clip, [num_quantizers, frames]."""
+    tokenizer = corpus.tokenizer
+    for index in range(len(corpus.num_steps)):
+        yield tokenizer.decode(corpus[index] if tokenizer.width > 1 else corpus[index][0])
+
+
+def counts_of(lm: CodeLM, corpus: CodesSequences) -> Tensor:
+    """How often each code occurs, [num_quantizers, codebook_size]."""
+    return count_codes(torch.cat(list(codes_of(corpus)), dim=-1)[None], lm.tokenizer.codebook_size)
+
+
+def bits_table(lm: CodeLM, codec: Codec, train: CodesSequences, valid: CodesSequences) -> Iterator[str]:
+    """Bits per second of audio: what codes take without a model, with tables of a small context, and with the model."""
+    rate = codec.frame_rate
+    told: Score = to_score(score(lm, valid, range(len(valid.num_steps))), len(valid.num_steps), rate)
+    counts = counts_of(lm, valid)
+    chances = (counts_of(lm, train) + 0.5) / (counts_of(lm, train) + 0.5).sum(-1, keepdim=True)
+    frames = counts[0].sum()
+    rows: dict[str, Sequence[float]] = {
+        "packed": [codec.bits_per_code * rate] * len(counts),
+        "how often each code occurs in the training data": (
+            -(counts * chances.log2()).sum(-1) / frames * rate
+        ).tolist(),
+        "entropy of the codes, from how often each occurs in this very audio": (
+            perplexity(counts).log2() * rate
+        ).tolist(),
+    }
+    if codec.entropy is not None:
+        bits = sum(torch.as_tensor(codec.entropy.bits(codes[None].numpy())) for codes in codes_of(valid))
+        rows["tables of entropy coding"] = (torch.as_tensor(bits) / frames * rate).tolist()
+    rows["language model"] = told.bits_by_stage
+    yield f"{told.seconds:.0f} s of audio, {told.nats:.3f} nats per token\n"
+    yield from table(
+        ["bit/s of audio", *(f"stage {stage + 1}" for stage in range(len(counts))), "all"],
+        ([name, *(f"{value:.1f}" for value in (*values, sum(values)))] for name, values in rows.items()),
+    )
+    entropy = sum(rows["entropy of the codes, from how often each occurs in this very audio"])
+    yield f"\nThe language model is {100 * (1 - told.bits_per_second / entropy):.1f} % below the entropy of the codes."
+
+
+def draw_each(counts: Tensor, clips: int, frames: int, random: torch.Generator) -> Tensor:
+    """Codes drawn one by one, each as often as it occurs, [clips, num_quantizers, frames]."""
+    drawn = counts.double().multinomial(clips * frames, replacement=True, generator=random)
+    return drawn.view(-1, clips, frames).transpose(0, 1)
+
+
+def continuation_table(
+    lm: CodeLM, codec: Codec, real: Tensor, by_lm: Tensor, by_chance: Tensor, prompt: int
+) -> Iterator[str]:
+    """Continuations beside the real ones: how far they sound from them, how likely they are, how many codes they use.
+
+    How likely is told by the codec's tables for entropy coding, which know a code before and those below, and which the
+    language model has never seen: what does not move as speech does takes more bits.
+
+    Args:
+        lm: The language model.
+        codec: The codec.
+        real: Codes of real speech, [clips, num_quantizers, frames].
+        by_lm: The same prompts, continued by the language model.
+        by_chance: The same prompts, continued by codes drawn one by one.
+        prompt: Frames of the prompts.
+    """
+    rest = slice(prompt * codec.hop_length, None)
+    truth = codec.decode(real)[..., rest]
+
+    def distance(codes: Tensor) -> float:
+        heard = codec.decode(codes)[..., rest]
+        pairs = zip(heard, truth, strict=True)
+        return sum(mel_distance(target[0], estimate[0], codec.sample_rate) for estimate, target in pairs) / len(truth)
+
+    def surprise(codes: Tensor) -> float:
+        if codec.entropy is None:
+            return math.nan
+        return sum(float(codec.entropy.bits(each[None, :, prompt:].numpy()).sum()) for each in codes) / (
+            codes[..., prompt:].numel()
+        )
+
+    others = torch.cat([real[..., :prompt], real.roll(1, 0)[..., prompt:]], dim=-1)
+    seconds = [frames / codec.frame_rate for frames in (prompt, real.shape[-1] - prompt)]
+    continuations = {
+        "real": real,
+        "real, of another speaker": others,
+        "language model": by_lm,
+        "codes drawn one by one": by_chance,
+    }
+    yield f"\n{len(real)} continuations of {seconds[1]:g} s after prompts of {seconds[0]:g} s\n"
+    used = {
+        name: perplexity(count_codes(codes[..., prompt:], lm.tokenizer.codebook_size)).tolist()
+        for name, codes in continuations.items()
+    }
+    yield from table(
+        [
+            "continuation",
+            "mel distance to the real one, dB",
+            "bits per code by the codec's tables",
+            *(f"perplexity of stage {stage + 1}" for stage in range(real.shape[1])),
+        ],
+        (
+            [name, f"{distance(codes):.2f}", f"{surprise(codes):.2f}", *(f"{each:.0f}" for each in used[name])]
+            for name, codes in continuations.items()
+        ),
+    )
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table in Markdown."""
+    for cells in (headings, ["---"] * len(headings), *rows):
+        yield f"| {' | '.join(cells)} |"
+
+
+def print_lines(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codec import Codec
+from codec.corpora.find import find_recordings
+from codec.shards.job import finish_job, load_job, pending, plan_job, recordings_of, start_job
+from codec.shards.shard import make_shard
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec.from_pretrained("speech_16khz")
+
+
+@pytest.fixture(scope="module")
+def recordings(librispeech):
+    return find_recordings([librispeech])
+
+
+@pytest.fixture
+def job(codec, recordings):
+    return plan_job(codec, recordings, num_quantizers=2, shard_size=3)
+
+
+def test_a_job_is_read_as_it_was_planned(tmp_path, codec, recordings) -> None:
+    options = {"pattern": "delay", "shared": True, "extras": ["speaker", "text"], "batch_seconds": 5.0}
+    job = plan_job(codec, recordings, num_quantizers=2, shard_size=3, **options)
+    start_job(tmp_path / "new" / "corpus", job, recordings)
+    assert load_job(tmp_path / "new" / "corpus") == job
+    assert (job.codec.model, job.codec.fingerprint) == (codec.name, codec.fingerprint())
+    tokenizer = job.tokenizer()
+    assert (tokenizer.num_quantizers, tokenizer.pattern, tokenizer.extras) == (2, "delay", ("speaker", "text"))
+    assert tokenizer.fingerprint == codec.fingerprint()
+
+
+def test_shards_hold_all_recordings_in_order(tmp_path, job, recordings) -> None:
+    start_job(tmp_path, job, recordings)
+    assert [job.size_of(index) for index in range(job.num_shards)] == [3, 3, 1]
+    assert [each for index in range(job.num_shards) for each in recordings_of(tmp_path, index)] == recordings
+
+
+def test_what_is_pending_is_what_has_no_record(tmp_path, job, recordings, codec) -> None:
+    start_job(tmp_path, job, recordings)
+    assert pending(tmp_path) == [0, 1, 2]
+    make_shard(tmp_path, 1, codec)
+    assert pending(tmp_path) == [0, 2]
+    assert finish_job(tmp_path) is None
+    make_shard(tmp_path, 0, codec)
+    make_shard(tmp_path, 2, codec)
+    manifest = finish_job(tmp_path)
+    assert (manifest.clips, pending(tmp_path)) == (len(recordings), [])
+    assert finish_job(tmp_path) == manifest
+
+
+def test_finishing_takes_away_what_killed_processes_left(tmp_path, job, recordings, codec) -> None:
+    start_job(tmp_path, job, recordings)
+    for index in range(3):
+        make_shard(tmp_path, index, codec)
+    (tmp_path / ".shard-00001.bin.0123.part").write_bytes(b"half")
+    finish_job(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_whoever_loses_his_file_to_one_who_has_finished_finds_it_finished(
+    tmp_path, job, recordings, codec, monkeypatch
+) -> None:
+    start_job(tmp_path, job, recordings)
+    for index in range(3):
+        make_shard(tmp_path, index, codec)
+    manifest = finish_job(tmp_path)
+
+    def lose(folder: Path) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("codec.shards.job.finish", lose)
+    assert finish_job(tmp_path) == manifest
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        finish_job(tmp_path)
+
+
+def test_a_job_goes_on_with_the_same_plan_alone(tmp_path, job, recordings, codec) -> None:
+    start_job(tmp_path, job, recordings)
+    start_job(tmp_path, job, recordings)
+    others = {
+        "pattern was flatten, now delay": plan_job(codec, recordings, num_quantizers=2, shard_size=3, pattern="delay"),
+        "num_quantizers was 2, now 3; shard_size was 3, now 4": plan_job(
+            codec, recordings, num_quantizers=3, shard_size=4
+        ),
+        "fingerprint was .*, now 0123": replace(job, codec=replace(job.codec, fingerprint="0123")),
+    }
+    for message, other in others.items():
+        with pytest.raises(ValueError, match=f"holds another job: {message}. Go on with the same"):
+            start_job(tmp_path, other, recordings)
+
+
+@pytest.mark.parametrize("plan_is_there", [True, False])
+def test_another_input_is_told_by_its_first_difference(tmp_path, job, recordings, codec, plan_is_there) -> None:
+    start_job(tmp_path, job, recordings)
+    if not plan_is_there:  # killed between the two files
+        (tmp_path / "plan.jsonl").unlink()
+    last = replace(recordings[-1], transcript="another")
+    difference = f"recording 7 was {recordings[-1].to_json()}, now {last.to_json()}"
+    for others, expected in (
+        ([*recordings[:-1], last], difference),
+        (recordings[:-1], "recording 7 was {.*}, now none"),
+    ):
+        with pytest.raises(ValueError, match=expected if plan_is_there else "the recordings were others"):
+            start_job(tmp_path, plan_job(codec, others, num_quantizers=2, shard_size=3), others)
+
+
+def test_a_plan_that_was_not_written_any_more_is_written(tmp_path, job, recordings) -> None:
+    start_job(tmp_path, job, recordings)
+    plan = (tmp_path / "plan.jsonl").read_bytes()
+    (tmp_path / "plan.jsonl").unlink()
+    start_job(tmp_path, job, recordings)
+    assert (tmp_path / "plan.jsonl").read_bytes() == plan
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path, job, recordings) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(ValueError, match=r"must be empty or hold a job begun earlier; got holiday.jpg and no job.json"):
+        start_job(tmp_path, job, recordings)
+
+
+def test_settings_out_of_range_are_refused_before_anything_is_written(codec, recordings) -> None:
+    for options, message in (
+        ({"num_quantizers": 13}, "num_quantizers must be from 1 to 12; got 13"),
+        ({"shard_size": 0}, "shard_size must be positive; got 0"),
+        ({"batch_seconds": 0.0}, "batch_seconds must be positive; got 0"),
+        ({"pattern": "delayed"}, "delay"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan_job(codec, recordings, **options)
+    with pytest.raises(ValueError, match="num_recordings must be positive; got 0"):
+        plan_job(codec, [])
+
+
+def test_a_damaged_job_is_told(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"holds no job.json; codec tokenize begins a corpus with one"):
+        load_job(tmp_path)
+    for content in (b"{}", b"[]", b"\xff"):
+        (tmp_path / "job.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"job.json: not a job: "):
+            load_job(tmp_path)
