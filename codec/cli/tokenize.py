@@ -13,7 +13,7 @@ import typer
 
 from codec.cli.batch import Outcome, Problem, Report, Work, run_tasks, run_tasks_on_ray
 from codec.cli.encode import Bitrate, Stages, choose_stages
-from codec.cli.errors import BUG, FAILED, one_line_errors, show_traceback
+from codec.cli.errors import BUG, FAILED, CommandError, one_line_errors, show_traceback
 from codec.cli.interrupt import Interrupted
 from codec.cli.log import log
 from codec.cli.model import find_device, load_model
@@ -251,6 +251,8 @@ def _sum_up(folder: Path, manifest: "Manifest") -> None:
     log.info(
         "%s: %d recordings, %.2f h, in %d shards", folder, manifest.clips, manifest.seconds / 3600, len(manifest.shards)
     )
+    if not manifest.clips:
+        raise CommandError(f"{folder}: holds nothing: no recording of the input could be read")
 
 
 def _verify(folder: Path) -> None:

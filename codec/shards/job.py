@@ -231,10 +231,14 @@ def _first_difference(plan: Path, recordings: Sequence[Recording]) -> str:
     with plan.open("rb") as begun:
         for number, (was, now) in enumerate(zip_longest(begun, _lines(recordings)), start=1):
             if was != now:
-                return f"recording {number} was {_name(was)}, now {_name(now)}"
+                return f"recording {number} was {_describe(was, now)}, now {_describe(now, was)}"
     return f"{plan.name} was another"
 
 
-def _name(line: bytes | None) -> str:
-    """What two recordings are told apart by, at the least."""
-    return "none" if line is None else line.decode().strip()
+def _describe(line: bytes | None, other: bytes | None) -> str:
+    """The id of a recording, and in what else it differs from another one."""
+    if line is None:
+        return "none"
+    told, compared = json.loads(line), {} if other is None else json.loads(other)
+    others = [f"{name} {value}" for name, value in told.items() if compared and value != compared.get(name)]
+    return ", ".join([told["id"], *(each for each in others if not each.startswith("id "))])

@@ -121,6 +121,13 @@ def test_the_end_is_summed_up(arguments, run, tmp_path) -> None:
     assert "7 recordings, 0.00 h, in 4 shards" in result.stderr
 
 
+def test_that_nothing_could_be_read_is_an_error(model_folder, run, tmp_path) -> None:
+    (tmp_path / "bad.wav").write_text("Dear Sir or Madam")
+    result = run("tokenize", tmp_path, "-o", tmp_path / "tokens", "--model", model_folder, "--jobs", "1")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith("tokens: holds nothing: no recording of the input could be read")
+
+
 def test_two_processes_make_what_one_makes(arguments, uninterrupted, run, tmp_path) -> None:
     result = run("tokenize", *arguments, "-o", tmp_path / "tokens", "--jobs", "2")
     assert result.exit_code == 0, result.output
