@@ -6,14 +6,20 @@ from typing import Any, cast
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from codec.lm.quiet import quiet
 from codec.lm.recipe import TransformerConfig
 from codec.model import Codec
 from codec.quantize import ResidualVQ, VectorQuantize
 from codec.tokens import CodecTokenizer
 from codec.tokens.tokenizer import TOKENIZER_FILE
+
+try:
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+    from codec.lm.quiet import quiet
+except ImportError as error:
+    message = "transformers must be installed for language models: pip install 'rvq-codec[lm]'"
+    raise ImportError(message, name=error.name) from error
 
 # What transformers writes beside the weights.
 CONFIG_FILE = "config.json"

@@ -171,17 +171,18 @@ class Windows:
         begin = 0 if choice == 0 else 1 + (choice - 1) * stride
         return Example(*(part[:, begin : begin + self._steps] for part in whole))
 
-    def batches(self, first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> Iterator[Example]:
-        """The share of a process in the batches of steps; step s has the windows from s * batch_size on.
+    def batches(self, first_step: int, steps: int, share: int, rank: int, world_size: int) -> Iterator[Example]:
+        """The share of a process in the batches of steps: step s has the windows from s * share * world_size on.
 
-        Raises:
-            ValueError: The batch cannot be divided evenly.
+        Args:
+            first_step: Counted from 0.
+            steps: Of the whole run.
+            share: Windows of each process in a step.
+            rank: This process.
+            world_size: Processes that share each step.
         """
-        share, rest = divmod(batch_size, world_size)
-        if rest or not share:
-            raise ValueError(f"data.batch_size must be a multiple of {world_size} processes; got {batch_size}")
         for step in range(first_step, steps):
-            first = step * batch_size + rank * share
+            first = (step * world_size + rank) * share
             yield join([self[number] for number in range(first, first + share)], self._sequences.tokenizer.pad_id)
 
 

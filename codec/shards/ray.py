@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -39,7 +40,8 @@ def run_on_ray(
 ) -> Generator[tuple[int, Result | None], None, None]:
     """Do numbered tasks on a Ray cluster.
 
-    When a worker is killed, another one does its task. So a task may be done twice, and must give the same then.
+    When a worker is killed, another one does its task. So a task may be done twice, and must give the same then. When
+    the iterator is closed, the workers end.
 
     Args:
         tasks: Their numbers.
@@ -55,7 +57,7 @@ def run_on_ray(
 
     Raises:
         ImportError: Ray is not installed.
-        ConnectionError: There is no cluster at that address.
+        ConnectionError: There is no cluster at that address, or it does not let this process in.
         ValueError: The address is malformed; or a local cluster would have no GPU.
         RuntimeError: This process is connected to a cluster already.
         Exception: What the setup or a task raised, wrapped by Ray.
@@ -93,8 +95,9 @@ def _cluster(address: str, cores: int | None) -> Iterator[Any]:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
             )
-        # Ray puts a handler of its own there, which ends the process with a status of its own.
-        signal.signal(signal.SIGTERM, terminate)
+        if threading.current_thread() is threading.main_thread():
+            # Ray put a handler of its own there, which ends the process with a status of its own.
+            signal.signal(signal.SIGTERM, terminate)
         yield ray
     finally:
         ray.shutdown()

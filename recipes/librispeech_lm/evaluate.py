@@ -6,14 +6,14 @@ python recipes/librispeech_lm/evaluate.py runs/librispeech_lm/best_model --data 
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from codec.evaluate import mel_distance
-from codec.lm.loss import Score, score, to_score
+from codec.evaluate import markdown_table, mel_distance
+from codec.lm.loss import score, to_score
 from codec.lm.model import CodeLM
 from codec.lm.sample import Sampling, generate, generate_all
 from codec.lm.windows import CodesSequences
@@ -40,7 +40,8 @@ def main() -> None:
     except (ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     with torch.inference_mode():
-        print_lines(bits_table(lm, codec, train, valid))
+        counts = counts_of(train)
+        print(bits_table(lm, codec, counts, valid), flush=True)
         prompt, length = (round(each * codec.frame_rate) for each in (arguments.prompt_seconds, arguments.seconds))
         clips = [codes[:, : prompt + length] for codes in codes_of(valid) if codes.shape[1] >= prompt + length]
         if len(clips) < 2:
@@ -52,8 +53,8 @@ def main() -> None:
             lm, real[..., :prompt], max_frames=length, may_end=False, sampling=sampling, generator=random
         )
         by_lm = torch.cat([real[..., :prompt], torch.stack(generate_all(samples))], dim=-1)
-        by_chance = torch.cat([real[..., :prompt], draw_each(counts_of(lm, train), len(real), length, random)], dim=-1)
-        print_lines(continuation_table(lm, codec, real, by_lm, by_chance, prompt))
+        by_chance = torch.cat([real[..., :prompt], draw_each(counts, len(real), length, random)], dim=-1)
+        print(continuation_table(codec, real, by_lm, by_chance, prompt))
 
 
 def read_corpus(lm: CodeLM, folder: Path) -> CodesSequences:
@@ -71,38 +72,44 @@ def codes_of(corpus: CodesSequences) -> Iterator[Tensor]:
         yield tokenizer.decode(corpus[index] if tokenizer.width > 1 else corpus[index][0])
 
 
-def counts_of(lm: CodeLM, corpus: CodesSequences) -> Tensor:
+def counts_of(corpus: CodesSequences) -> Tensor:
     """How often each code occurs, [num_quantizers, codebook_size]."""
-    return count_codes(torch.cat(list(codes_of(corpus)), dim=-1)[None], lm.tokenizer.codebook_size)
+    return count_codes(torch.cat(list(codes_of(corpus)), dim=-1)[None], corpus.tokenizer.codebook_size)
 
 
-def bits_table(lm: CodeLM, codec: Codec, train: CodesSequences, valid: CodesSequences) -> Iterator[str]:
-    """Bits per second of audio: what codes take without a model, with tables of a small context, and with the model."""
+def bits_table(lm: CodeLM, codec: Codec, learned: Tensor, valid: CodesSequences) -> str:
+    """Bits per second of audio: what codes take without a model, with tables of a small context, and with the model.
+
+    Args:
+        lm: The language model.
+        codec: The codec.
+        learned: How often each code occurs in the training data, [num_quantizers, codebook_size].
+        valid: What to judge by.
+    """
     rate = codec.frame_rate
-    told: Score = to_score(score(lm, valid, range(len(valid.num_steps))), len(valid.num_steps), rate)
-    counts = counts_of(lm, valid)
-    chances = (counts_of(lm, train) + 0.5) / (counts_of(lm, train) + 0.5).sum(-1, keepdim=True)
+    told = to_score(score(lm, valid, range(len(valid.num_steps))), len(valid.num_steps), rate)
+    counts = counts_of(valid)
     frames = counts[0].sum()
-    rows: dict[str, Sequence[float]] = {
-        "packed": [codec.bits_per_code * rate] * len(counts),
-        "how often each code occurs in the training data": (
-            -(counts * chances.log2()).sum(-1) / frames * rate
-        ).tolist(),
-        "entropy of the codes, from how often each occurs in this very audio": (
-            perplexity(counts).log2() * rate
-        ).tolist(),
+    chances = (learned + 0.5) / (learned + 0.5).sum(-1, keepdim=True)
+    entropy = perplexity(counts).log2() * rate
+    rows = {
+        "packed": torch.full_like(entropy, codec.bits_per_code * rate),
+        "as often as in the training data": -(counts * chances.log2()).sum(-1) / frames * rate,
+        "as often as in this very audio: the entropy": entropy,
     }
     if codec.entropy is not None:
-        bits = sum(torch.as_tensor(codec.entropy.bits(codes[None].numpy())) for codes in codes_of(valid))
-        rows["tables of entropy coding"] = (torch.as_tensor(bits) / frames * rate).tolist()
-    rows["language model"] = told.bits_by_stage
-    yield f"{told.seconds:.0f} s of audio, {told.nats:.3f} nats per token\n"
-    yield from table(
+        bits = sum(codec.entropy.bits(codes[None].numpy()) for codes in codes_of(valid))
+        rows["tables of entropy coding"] = torch.as_tensor(bits) / frames * rate
+    rows["language model"] = torch.tensor(told.bits_by_stage)
+    table = markdown_table(
         ["bit/s of audio", *(f"stage {stage + 1}" for stage in range(len(counts))), "all"],
-        ([name, *(f"{value:.1f}" for value in (*values, sum(values)))] for name, values in rows.items()),
+        ([name, *(f"{value:.1f}" for value in (*values, values.sum()))] for name, values in rows.items()),
     )
-    entropy = sum(rows["entropy of the codes, from how often each occurs in this very audio"])
-    yield f"\nThe language model is {100 * (1 - told.bits_per_second / entropy):.1f} % below the entropy of the codes."
+    below = 100 * (1 - told.bits_per_second / float(entropy.sum()))
+    return (
+        f"{told.seconds:.0f} s of audio, {told.nats:.3f} nats per token\n\n{table}\n\n"
+        f"The language model is {below:.1f} % below the entropy of the codes.\n"
+    )
 
 
 def draw_each(counts: Tensor, clips: int, frames: int, random: torch.Generator) -> Tensor:
@@ -111,16 +118,13 @@ def draw_each(counts: Tensor, clips: int, frames: int, random: torch.Generator) 
     return drawn.view(-1, clips, frames).transpose(0, 1)
 
 
-def continuation_table(
-    lm: CodeLM, codec: Codec, real: Tensor, by_lm: Tensor, by_chance: Tensor, prompt: int
-) -> Iterator[str]:
+def continuation_table(codec: Codec, real: Tensor, by_lm: Tensor, by_chance: Tensor, prompt: int) -> str:
     """Continuations beside the real ones: how far they sound from them, how likely they are, how many codes they use.
 
     How likely is told by the codec's tables for entropy coding, which know a code before and those below, and which the
     language model has never seen: what does not move as speech does takes more bits.
 
     Args:
-        lm: The language model.
         codec: The codec.
         real: Codes of real speech, [clips, num_quantizers, frames].
         by_lm: The same prompts, continued by the language model.
@@ -150,34 +154,20 @@ def continuation_table(
         "language model": by_lm,
         "codes drawn one by one": by_chance,
     }
-    yield f"\n{len(real)} continuations of {seconds[1]:g} s after prompts of {seconds[0]:g} s\n"
-    used = {
-        name: perplexity(count_codes(codes[..., prompt:], lm.tokenizer.codebook_size)).tolist()
-        for name, codes in continuations.items()
-    }
-    yield from table(
-        [
-            "continuation",
-            "mel distance to the real one, dB",
-            "bits per code by the codec's tables",
-            *(f"perplexity of stage {stage + 1}" for stage in range(real.shape[1])),
-        ],
-        (
-            [name, f"{distance(codes):.2f}", f"{surprise(codes):.2f}", *(f"{each:.0f}" for each in used[name])]
-            for name, codes in continuations.items()
-        ),
+    rows = []
+    for name, codes in continuations.items():
+        used = perplexity(count_codes(codes[..., prompt:], codec.codebook_size))
+        rows.append([name, f"{distance(codes):.2f}", f"{surprise(codes):.2f}", *(f"{each:.0f}" for each in used)])
+    headings = [
+        "continuation",
+        "mel distance to the real one, dB",
+        "bits per code by the codec's tables",
+        *(f"perplexity of stage {stage + 1}" for stage in range(real.shape[1])),
+    ]
+    return (
+        f"{len(real)} continuations of {seconds[1]:g} s after prompts of {seconds[0]:g} s\n\n"
+        f"{markdown_table(headings, rows)}"
     )
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table in Markdown."""
-    for cells in (headings, ["---"] * len(headings), *rows):
-        yield f"| {' | '.join(cells)} |"
-
-
-def print_lines(lines: Iterator[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
 
 
 if __name__ == "__main__":

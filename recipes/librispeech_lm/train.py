@@ -18,6 +18,7 @@ from rich.console import Console
 
 from codec.distributed import gather_objects, sum_over_ranks
 from codec.tokens import CodecTokenizer
+from codec.train.batches import share_size
 from codec.train.checkpoint import (
     differences,
     last_checkpoint,
@@ -88,11 +89,13 @@ class Run:
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
         self.main = accelerator.is_main_process
         self.console = Console(quiet=not self.main)
+        self.share = share_size(recipe.data.batch_size, world_size=accelerator.num_processes, name="data.batch_size")
         self.train_sequences = open_sequences(recipe.data, recipe.data.train)
         self.valid_sequences = open_sequences(recipe.data, recipe.data.valid)
         self.tokenizer = self.train_sequences.tokenizer
         self.check_corpora()
         self.corpus = self.describe_corpus()
+        self.windows = Windows(self.train_sequences, recipe.data.window_steps, recipe.run.seed)
         # Weights are equal on all ranks; what each draws afterwards, for dropout, is its own.
         set_seed(recipe.run.seed)
         self.lm = build_lm(recipe.model, self.tokenizer)
@@ -149,11 +152,10 @@ class Run:
     def train(self) -> None:
         """Take all steps that are left."""
         recipe, run = self.recipe, self.recipe.run
-        windows = Windows(self.train_sequences, recipe.data.window_steps, run.seed)
-        batches = windows.batches(
+        batches = self.windows.batches(
             self.step,
             run.steps,
-            recipe.data.batch_size,
+            self.share,
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )

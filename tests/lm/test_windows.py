@@ -17,6 +17,7 @@ class Listed:
         numbers = torch.arange(sum(frames)).split(frames)
         self._ids = [self.tokenizer.encode(clip.expand(stages, -1)).view(self.tokenizer.width, -1) for clip in numbers]
         self.num_steps = np.array([ids.shape[1] for ids in self._ids])
+        self._places = {}
 
     def __getitem__(self, index):
         return self._ids[index]
@@ -24,13 +25,15 @@ class Listed:
     def place_of(self, window):
         """Which sequence a window is of, and where it begins."""
         steps = window.ids.shape[1]
-        (place,) = [
-            (index, begin)
-            for index, ids in enumerate(self._ids)
-            for begin in range(ids.shape[1] - steps + 1)
-            if torch.equal(ids[:, begin : begin + steps], window.ids)
-        ]
-        return place
+        if steps not in self._places:
+            parts = [
+                (ids[:, begin : begin + steps], (index, begin))
+                for index, ids in enumerate(self._ids)
+                for begin in range(ids.shape[1] - steps + 1)
+            ]
+            self._places[steps] = {part.numpy().tobytes(): place for part, place in parts}
+            assert len(self._places[steps]) == len(parts)
+        return self._places[steps][window.ids.numpy().tobytes()]
 
 
 def random_codes(frames, stages=3, codebook_size=7):
@@ -57,7 +60,9 @@ def test_codes_become_sequences_of_another_pattern_and_of_fewer_stages(make_corp
     codes = random_codes([5, 0, 1, 9])
     folder = make_corpus(CodecTokenizer(3, 7, "delay", shared=shared, extras=["speaker"]), codes)
     for stages, pattern in [(2, "flatten"), (1, ""), (0, "coarse_first"), (3, "parallel")]:
-        sequences = open_sequences(CorpusConfig(str(folder.parent), num_quantizers=stages, pattern=pattern), folder.name)
+        sequences = open_sequences(
+            CorpusConfig(str(folder.parent), num_quantizers=stages, pattern=pattern), folder.name
+        )
         expected = CodecTokenizer(stages or 3, 7, pattern or "delay", shared=shared, extras=["speaker"])
         assert sequences.tokenizer.vocab_size == expected.vocab_size
         for index, clip in enumerate(codes):
@@ -73,7 +78,7 @@ def test_a_corpus_that_cannot_be_opened_is_named(make_corpus, tmp_path):
         with pytest.raises(ValueError, match=message):
             open_sequences(CorpusConfig(str(tmp_path), **options), folder.name)
     for options in ({}, {"num_quantizers": 1}):
-        with pytest.raises(ValueError, match=r"none.*: cannot be read"):
+        with pytest.raises(ValueError, match=r"none.*(: cannot be read|has no manifest)"):
             open_sequences(CorpusConfig(str(tmp_path), **options), "none")
         with pytest.raises(ValueError, match=r"flatten_2 must hold clips; it has none"):
             open_sequences(CorpusConfig(str(tmp_path), **options), make_corpus(CodecTokenizer(2, 7), []).name)
@@ -89,18 +94,19 @@ def test_an_example_says_what_is_legal_in_each_place(pattern):
         assert sequences.tokenizer.allowances[allowances].gather(-1, ids[..., None]).all()
 
 
-@pytest.mark.parametrize("steps", [4, 6, 10, 19])
+@pytest.mark.parametrize("steps", [4, 10, 19])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_windows_begin_at_frames_and_have_every_step_after_another(pattern, steps):
     sequences = Listed(pattern, [9, 2, 0, 14])
     windows = Windows(sequences, steps, seed=0)
     stride = sequences.tokenizer.steps_per_frame or 1
+    wholes = [example_of(sequences, index) for index in range(4)]
     begins, predicted = set(), set()
-    for number in range(2000):
+    for number in range(700):
         window = windows[number]
         length = window.ids.shape[1]
         index, begin = sequences.place_of(window)
-        whole = example_of(sequences, index)
+        whole = wholes[index]
         assert window.allowances.tolist() == whole.allowances[:, begin : begin + length].tolist()
         # As long as may be; short only where the sequence is over.
         assert length == min(steps, whole.ids.shape[1] - begin)
@@ -119,22 +125,22 @@ def test_both_ends_of_a_sequence_occur_often(pattern):
     windows = Windows(sequences, steps, seed=0)
     stride = sequences.tokenizer.steps_per_frame
     length = sequences.num_steps[0]
-    begins = Counter(sequences.place_of(windows[number])[1] for number in range(1500))
+    begins = Counter(sequences.place_of(windows[number])[1] for number in range(1000))
     last = max(begins)
     assert last + steps >= length
     places = 2 + (last - 1) // stride
     often = (1 + steps // (EDGE * stride)) / (places + 2 * (steps // (EDGE * stride)))
     for end in (0, last):
-        assert begins[end] / 1500 == pytest.approx(often, abs=0.02)
-        assert begins[end] > 3 * max(count for begin, count in begins.items() if 0 < begin < last)
+        assert begins[end] / 1000 == pytest.approx(often, abs=0.02)
+        assert begins[end] > 3 * 1000 / places
 
 
 def test_a_sequence_is_as_likely_as_it_is_long():
     sequences = Listed("flatten", [30, 10, 0, 60])
     windows = Windows(sequences, 12, seed=0)
-    counts = Counter(sequences.place_of(windows[number])[0] for number in range(1500))
+    counts = Counter(sequences.place_of(windows[number])[0] for number in range(1000))
     for index, steps in enumerate(sequences.num_steps):
-        assert counts[index] / 1500 == pytest.approx(steps / sequences.num_steps.sum(), abs=0.03)
+        assert counts[index] / 1000 == pytest.approx(steps / sequences.num_steps.sum(), abs=0.03)
 
 
 def test_a_window_depends_on_the_seed_and_its_number_alone():
@@ -153,7 +159,7 @@ def test_ranks_share_the_batches_of_one_process_also_from_a_later_step_on():
     for step, batch in enumerate(whole):
         expected = join([windows[number] for number in range(4 * step, 4 * step + 4)], sequences.tokenizer.pad_id)
         assert all(torch.equal(*pair) for pair in zip(batch, expected, strict=True))
-    shares = [list(windows.batches(3, 5, 4, rank, 2)) for rank in (0, 1)]
+    shares = [list(windows.batches(3, 5, 2, rank, 2)) for rank in (0, 1)]
     for step, parts in zip((3, 4), zip(*shares, strict=True), strict=True):
         examples = [(ids, allowances) for part in parts for ids, allowances in zip(*part, strict=True)]
         for (ids, allowances), *expected in zip(examples, *whole[step], strict=True):
@@ -174,10 +180,6 @@ def test_shorter_examples_are_padded_at_their_ends():
     assert (allowances[1] >= 0).all()
 
 
-def test_what_cannot_be_divided_is_refused():
-    sequences = Listed("flatten", [9])
-    for batch_size, ranks in [(3, 2), (1, 2)]:
-        with pytest.raises(ValueError, match=rf"batch_size must be a multiple of {ranks} processes; got {batch_size}"):
-            next(Windows(sequences, 12, 0).batches(0, 1, batch_size, 0, ranks))
+def test_windows_that_hold_a_frame_alone_are_refused():
     with pytest.raises(ValueError, match=r"data\.window_steps must be more than a frame's 3 steps; got 3"):
-        Windows(sequences, 3, 0)
+        Windows(Listed("flatten", [9]), 3, 0)

@@ -14,6 +14,7 @@ import torch
 
 from codec.train.checkpoint import (
     differences,
+    last_checkpoint,
     list_checkpoints,
     load_checkpoint,
     random_states,
@@ -71,6 +72,25 @@ def test_what_is_no_checkpoint_is_not_listed(tmp_path) -> None:
         (tmp_path / name).write_bytes(b"")
     assert steps(tmp_path) == [3]
     assert steps(tmp_path / "none") == []
+
+
+def last_of_rank(rank, folder: Path, shared: bool) -> str:
+    rank.join()
+    try:
+        return str(last_checkpoint(folder if shared or rank.index == 0 else folder / "other"))
+    except ValueError as error:
+        return str(error)
+
+
+def test_the_last_one_is_the_same_for_all_ranks(two_ranks, tmp_path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    assert last_checkpoint(folder) is None
+    save(folder, 3)
+    save(folder, 12)
+    assert last_checkpoint(folder) == folder / "step-00000012.pt"
+    assert two_ranks(last_of_rank, folder, True) == [str(folder / "step-00000012.pt")] * 2
+    for message in two_ranks(last_of_rank, folder, False):
+        assert "must be on a disk that all machines share; they find [['step-00000012.pt'], []]" in message
 
 
 def test_opening_a_file_runs_none_of_its_code(tmp_path) -> None:
