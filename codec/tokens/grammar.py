@@ -21,7 +21,7 @@ class Grammar:
 
         grammar = tokenizer.grammar()
         while not grammar.ended:
-            grammar.push(sample(logits.masked_fill(~grammar.legal(), -torch.inf)))
+            grammar.push(sample(logits.cpu().masked_fill(~grammar.legal(), -torch.inf)))
 
     Args:
         layout: Of the sequence.
@@ -63,7 +63,7 @@ class Grammar:
         return torch.tensor([codes[start:end] for codes in self._codes], dtype=torch.int64)
 
     def legal(self) -> Tensor:
-        """Which tokens may come next: bool [vocab_size], at least one of them True.
+        """Which tokens may come next: bool [vocab_size], at least one of them True; on the CPU.
 
         While the prompt lasts, it is the prompt's code alone.
         """

@@ -1,15 +1,18 @@
 """Codes <-> token ids of a language model."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -21,6 +24,9 @@ from codec.tokens.pattern import PATTERNS
 from codec.tokens.vocabulary import BOS, Vocabulary
 
 TOKENIZER_FILE = "codec_tokenizer.json"
+
+# Tensors, arrays of numpy, or nested lists of equal length.
+Integers = Tensor | NDArray[np.integer[Any]] | Sequence[Any]
 
 
 class AudioCodec(Protocol):
@@ -87,7 +93,7 @@ class CodecTokenizer:
         allowances: The sets of legal tokens that there are, bool [num_allowances, vocab_size]; see `allowances_of`.
 
     Raises:
-        ValueError: The pattern is unknown, or the vocabulary cannot be made.
+        ValueError: The pattern is unknown, the frame rate is not positive, or the vocabulary cannot be made.
     """
 
     def __init__(
@@ -102,6 +108,8 @@ class CodecTokenizer:
         fingerprint: str | None = None,
         frame_rate: float | None = None,
     ):
+        if frame_rate is not None and not 0 < frame_rate < math.inf:
+            raise ValueError(f"frame_rate must be a positive number; got {frame_rate}")
         self.vocabulary = Vocabulary(num_quantizers, codebook_size, shared, extras)
         self._layout = Layout(self.vocabulary, choose(PATTERNS, pattern, "pattern"))
         self.num_quantizers = num_quantizers
@@ -152,7 +160,7 @@ class CodecTokenizer:
         """Steps of the sequence that `encode` makes of so many frames: what a pattern costs."""
         return self._layout.num_cells(frames) // self.width + bos - (not eos)
 
-    def encode(self, codes: Tensor, *, bos: bool = True, eos: bool = True) -> Tensor:
+    def encode(self, codes: Integers, *, bos: bool = True, eos: bool = True) -> Tensor:
         """The sequence of a recording's codes.
 
         Args:
@@ -170,7 +178,7 @@ class CodecTokenizer:
         stream = self._layout.encode(self._check_codes(codes))
         return self._shape(stream, self.bos_id, bos, eos)
 
-    def prompt(self, codes: Tensor) -> Tensor:
+    def prompt(self, codes: Integers) -> Tensor:
         """The steps of every sequence that begins with these codes, whatever comes after: what a model goes on from.
 
         In delay, rows below the first are short of their last frames, and in coarse_first there is stage 0 alone: the
@@ -186,7 +194,7 @@ class CodecTokenizer:
         steps = codes.shape[1] * (self.steps_per_frame or 1)
         return self._shape(self._layout.encode(codes), self.bos_id, bos=True)[..., : 1 + steps]
 
-    def decode(self, ids: Tensor) -> Tensor:
+    def decode(self, ids: Integers) -> Tensor:
         """The codes of a sequence, or of the beginning of one: the whole frames that it holds.
 
         Args:
@@ -225,7 +233,7 @@ class CodecTokenizer:
         return self.encode(codec.encode(waveform.reshape(1, 1, -1), self.num_quantizers)[0])
 
     @torch.no_grad()
-    def decode_waveform(self, codec: AudioCodec, ids: Tensor) -> Tensor:
+    def decode_waveform(self, codec: AudioCodec, ids: Integers) -> Tensor:
         """The audio of a sequence, [1, time], at the codec's sample rate.
 
         Args:
@@ -238,7 +246,7 @@ class CodecTokenizer:
         self._check_codec(codec)
         return codec.decode(self.decode(ids)[None])[0]
 
-    def batch(self, sequences: Sequence[Tensor], padding_side: str = "right") -> TokenBatch:
+    def batch(self, sequences: Sequence[Integers], padding_side: str = "right") -> TokenBatch:
         """Sequences in one tensor, the shorter ones padded.
 
         Args:
@@ -267,7 +275,7 @@ class CodecTokenizer:
         """
         return self._shape(self._layout.allowances_of(frames), BOS % len(self.allowances), bos, eos)
 
-    def grammar(self, prompt: Tensor | None = None, max_frames: int | None = None) -> Grammar:
+    def grammar(self, prompt: Integers | None = None, max_frames: int | None = None) -> Grammar:
         """What is legal in a sequence that is being made, token by token after bos.
 
         Args:
@@ -307,6 +315,8 @@ class CodecTokenizer:
             return cls(**{name: getattr(settings, name) for name in table})
         except OSError as error:
             raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        except RecursionError:
+            raise ValueError(f"{path}: nested too deeply") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -316,8 +326,9 @@ class CodecTokenizer:
         rows = F.pad(rows, (int(bos), 0 if eos else -1), value=bos_value)
         return rows if self.width > 1 else rows[0]
 
-    def _check_codes(self, codes: Tensor) -> Tensor:
+    def _check_codes(self, codes: Integers) -> Tensor:
         stages = self.num_quantizers
+        codes = torch.as_tensor(codes)
         if codes.ndim != 2 or codes.shape[0] < stages or codes.is_floating_point():
             raise ValueError(
                 f"codes must be integers, [num_quantizers, frames] of {stages} stages or more; "
@@ -329,7 +340,8 @@ class CodecTokenizer:
             raise ValueError(f"codes must be from 0 to {self.codebook_size - 1}; got {low} to {high}")
         return codes
 
-    def _check_ids(self, ids: Tensor) -> Tensor:
+    def _check_ids(self, ids: Integers) -> Tensor:
+        ids = torch.as_tensor(ids)
         rows = () if self.width == 1 else (self.width,)
         if ids.shape[:-1] != rows or ids.ndim == 0 or ids.is_floating_point():
             shape = "[steps]" if self.width == 1 else f"[{self.width}, steps]"

@@ -8,6 +8,8 @@ from codec.choose import choose
 # the order of their ids, they index the end of a table that begins with the stages.
 PAD, BOS, EOS, SEP = range(-4, 0)
 SPECIAL = ("pad", "bos", "eos", "sep")
+# More than any codec has; a damaged file of settings may claim more than there is memory.
+MAX_STAGES, MAX_CODES = 256, 1 << 20
 
 
 class Vocabulary:
@@ -30,14 +32,17 @@ class Vocabulary:
             for what stands before it.
 
     Raises:
-        ValueError: A size is not positive, or a name is empty, or stands twice, or is that of a special token.
+        ValueError: A size is out of range, or a name is empty, or stands twice, or is that of a special token.
     """
 
     def __init__(self, num_quantizers: int, codebook_size: int, shared: bool = False, extras: Sequence[str] = ()):
-        if min(num_quantizers, codebook_size) < 1:
+        if not (1 <= num_quantizers <= MAX_STAGES and 1 <= codebook_size <= MAX_CODES // num_quantizers):
             raise ValueError(
-                f"num_quantizers and codebook_size must be positive; got {num_quantizers}, {codebook_size}"
+                f"num_quantizers must be from 1 to {MAX_STAGES}, and codebook_size from 1 to {MAX_CODES} over "
+                f"num_quantizers; got {num_quantizers}, {codebook_size}"
             )
+        if isinstance(extras, str):
+            raise ValueError(f"extras must be a list of names; got {extras!r}")
         names = (*SPECIAL, *extras)
         if len(set(names)) < len(names) or "" in names:
             raise ValueError(

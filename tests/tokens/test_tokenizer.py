@@ -2,6 +2,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,12 +143,17 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path):
     [
         (None, "cannot be read: No such file or directory"),
         ("[]", "settings must be a JSON object; got list"),
+        ("[" * 100_000, "nested too deeply"),
+        (
+            '{"num_quantizers": 2, "codebook_size": 5, "pattern": "delay", "frame_rate": NaN}',
+            "frame_rate must be a positive number; got nan",
+        ),
         ("{", "Expecting property name"),
         (json.dumps({"num_quantizers": 2}), "setting codebook_size must be given; it has no default"),
         (json.dumps({"num_quantizer": 2}), "unknown setting num_quantizer; did you mean 'num_quantizers'?"),
         (
             json.dumps({"num_quantizers": 0, "codebook_size": 2, "pattern": "delay"}),
-            "num_quantizers and codebook_size must",
+            "num_quantizers must be from 1 to 256, and codebook_size",
         ),
         (
             json.dumps({"num_quantizers": 2, "codebook_size": 2, "pattern": "late"}),
@@ -201,3 +207,14 @@ def test_a_batch_of_nothing_or_padded_nowhere_is_an_error():
         CodecTokenizer(2, 10).batch([])
     with pytest.raises(ValueError, match="padding_side must be left or right; got 'both'"):
         CodecTokenizer(2, 10).batch([torch.tensor([1])], "both")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_arrays_and_lists_are_taken_as_tensors_are(kind):
+    tokenizer = CodecTokenizer(2, 5, "delay")
+    codes = torch.tensor([[1, 2, 3], [4, 0, 1]])
+    ids = tokenizer.encode(codes)
+    for convert in (lambda tensor: tensor.numpy().astype(kind), torch.Tensor.tolist):
+        assert torch.equal(tokenizer.encode(convert(codes)), ids)
+        assert torch.equal(tokenizer.decode(convert(ids)), codes)
+        assert torch.equal(tokenizer.batch([convert(ids)]).input_ids[0], ids)

@@ -40,12 +40,15 @@ def test_a_name_that_is_not_its_own_is_an_error(extras):
         Vocabulary(2, 5, extras=extras)
 
 
-@pytest.mark.parametrize("sizes", [(0, 5), (2, 0), (-1, 5)])
-def test_a_size_that_is_not_positive_is_an_error(sizes):
-    with pytest.raises(
-        ValueError, match=f"num_quantizers and codebook_size must be positive; got {sizes[0]}, {sizes[1]}"
-    ):
+@pytest.mark.parametrize("sizes", [(0, 5), (2, 0), (-1, 5), (257, 1), (2, (1 << 19) + 1), (1, 10**12)])
+def test_a_size_that_no_codec_has_is_an_error(sizes):
+    with pytest.raises(ValueError, match=f"num_quantizers must be from 1 to 256, .* got {sizes[0]}, {sizes[1]}"):
         Vocabulary(*sizes)
+
+
+def test_a_name_instead_of_names_is_an_error():
+    with pytest.raises(ValueError, match="extras must be a list of names; got 'text'"):
+        Vocabulary(2, 5, extras="text")
 
 
 def test_what_is_not_there_is_an_error():
