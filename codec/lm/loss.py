@@ -1,6 +1,7 @@
 """What a language model of codes minimizes, and what its validation tells."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.lm.model import CodeLM
-from codec.lm.windows import Example, Sequences, example_of
+from codec.lm.windows import NOWHERE, Example, Sequences, example_of
 
 
 class StageSums(NamedTuple):
@@ -86,27 +87,47 @@ class Score(NamedTuple):
 
 @torch.inference_mode()
 def score(lm: CodeLM, sequences: Sequences, indices: range) -> StageSums:
-    """Sums over some whole sequences of a corpus.
+    """Sums over some whole sequences of a corpus; of one beyond the model's context, see `spans`.
 
     Args:
         lm: In eval mode.
         sequences: The corpus.
         indices: Which of them: each rank takes its share.
 
-    Raises:
-        ValueError: A sequence is longer than the model can be asked about.
+    Returns:
+        On the CPU, float64.
     """
     stages = lm.tokenizer.num_quantizers
-    nats = torch.zeros(stages, dtype=torch.float64, device=lm.device)
-    tokens = torch.zeros(stages, dtype=torch.float64, device=lm.device)
+    nats, tokens = torch.zeros(2, stages, dtype=torch.float64)
     for index in indices:
-        example = example_of(sequences, index)
-        if example.ids.shape[1] > lm.max_steps:
-            raise ValueError(f"sequences must have at most {lm.max_steps} steps; got {example.ids.shape[1]}")
-        sums = stage_sums(lm, Example(*(part[None].to(lm.device) for part in example)))
-        nats += sums.nats
-        tokens += sums.tokens
+        for span in spans(example_of(sequences, index), lm.max_steps, lm.tokenizer.steps_per_frame or 1):
+            sums = stage_sums(lm, Example(*(part[None].to(lm.device) for part in span)))
+            nats += sums.nats.cpu()
+            tokens += sums.tokens.cpu()
     return StageSums(nats, tokens)
+
+
+def spans(example: Example, max_steps: int, stride: int) -> Iterator[Example]:
+    """Cut a sequence into parts that overlap by about a half, so that each step has what comes before it.
+
+    Args:
+        example: Not a batch, [width, steps].
+        max_steps: Of a part; more than `stride`.
+        stride: Steps of a frame: parts begin where one does.
+
+    Yields:
+        Parts, in which the allowances of steps that an earlier part has are NOWHERE: each counts once.
+    """
+    length = example.ids.shape[1]
+    begin = counted = end = 0
+    while end < length:
+        end = min(begin + max_steps, length)
+        allowances = example.allowances[:, begin:end].clone()
+        allowances[:, : counted - begin] = NOWHERE
+        yield Example(example.ids[:, begin:end], allowances)
+        counted = end
+        half = 1 + (end - max_steps // 2 - 1) // stride * stride
+        begin = max(half, begin + stride if begin else 1)
 
 
 def to_score(sums: StageSums, clips: int, frame_rate: float | None) -> Score:

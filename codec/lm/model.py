@@ -1,28 +1,28 @@
 """The language model: a decoder-only transformer over token ids, and the tokenizer that they are of."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from einops import rearrange
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from codec.lm.recipe import TransformerConfig
 from codec.model import Codec
+from codec.model.checkpoint import write_whole
 from codec.quantize import ResidualVQ, VectorQuantize
 from codec.tokens import CodecTokenizer
 from codec.tokens.tokenizer import TOKENIZER_FILE
 
 try:
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
-
-    from codec.lm.quiet import quiet
 except ImportError as error:
     message = "transformers must be installed for language models: pip install 'rvq-codec[lm]'"
     raise ImportError(message, name=error.name) from error
 
-# What transformers writes beside the weights.
-CONFIG_FILE = "config.json"
+# What transformers calls them.
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of what embeddings and outputs of codes begin with, where they are code vectors; Llama's own is 0.02.
 EMBEDDING_DEVIATION, OUTPUT_DEVIATION = 0.05, 0.02
 
@@ -90,40 +90,50 @@ class CodeLM(nn.Module):
         )
         return output.last_hidden_state
 
+    def check_codec(self, codec: Codec) -> None:
+        """Refuse a codec whose codes the model did not learn.
+
+        Raises:
+            ValueError: It has other weights, fewer stages or codebooks of another size.
+        """
+        self.tokenizer.check_codec(codec)
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights, configuration and tokenizer into a folder, which is made if need be."""
-        with quiet():
-            self.transformer.save_pretrained(folder)
+        """Write weights, configuration and tokenizer into a folder, which is made if need be; each whole or not at all.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: weight.contiguous() for name, weight in self.transformer.state_dict().items()}
+        write_whole(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
+        write_whole(folder / CONFIG_FILE, self.transformer.config.to_json_string().encode())
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "CodeLM":
-        """Open what `save_pretrained` wrote, in eval mode.
+        """Open what `save_pretrained` wrote, in eval mode. It is read as data: nothing in it is run.
 
         Raises:
             ValueError: The folder lacks a file, or one is not what it must be.
         """
-        for name in (CONFIG_FILE, TOKENIZER_FILE):
+        for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
             if not (Path(folder) / name).is_file():
                 raise ValueError(f"{folder} must hold a language model of codes; it has no {name}")
         tokenizer = CodecTokenizer.from_pretrained(folder)
         try:
-            with quiet():
-                config = LlamaConfig.from_pretrained(folder, local_files_only=True)
-                # Before there are weights: those of another model may be larger than the memory.
-                check_vocabulary(config, tokenizer)
-                loaded: Any = LlamaForCausalLM.from_pretrained(
-                    folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-                )
+            config = LlamaConfig.from_pretrained(folder, local_files_only=True)
+            # Before there are weights: those of another model may be larger than the memory.
+            check_vocabulary(config, tokenizer)
+            # What a file could name otherwise is code from elsewhere.
+            config._attn_implementation = "sdpa"
+            transformer = LlamaForCausalLM(config)
+            # Not by transformers, which opens pickles where an index names one, and takes what a file lacks for random.
+            transformer.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
         # Of a damaged file transformers says so with whatever error comes up.
         except Exception as error:
             raise ValueError(f"{folder} must hold a language model of codes; {' '.join(str(error).split())}") from error
-        transformer, told = loaded
-        # What the file lacks would be random.
-        for keys, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has also")):
-            if told[keys]:
-                names = ", ".join(sorted(told[keys]))
-                raise ValueError(f"{folder} must hold the weights that {CONFIG_FILE} tells of; it {verb} {names}")
         return cls(transformer, tokenizer).eval()
 
 
@@ -155,15 +165,12 @@ def build_lm(config: TransformerConfig, tokenizer: CodecTokenizer) -> CodeLM:
             bos_token_id=tokenizer.bos_id,
             eos_token_id=tokenizer.eos_id,
             pad_token_id=tokenizer.pad_id,
+            architectures=["LlamaForCausalLM"],
         )
     )
     if config.codec:
         codec = Codec.from_pretrained(config.codec)
-        if (own := codec.fingerprint()) != tokenizer.fingerprint:
-            raise ValueError(
-                f"model.codec must be the codec whose codes the tokens are, {tokenizer.model} {tokenizer.fingerprint}; "
-                f"got {codec.name} {own}"
-            )
+        tokenizer.check_codec(codec)
         place_code_vectors(transformer, tokenizer, codec.quantizer)
     return CodeLM(transformer, tokenizer, config.dropout)
 

@@ -4,7 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codec.choose import choose
 from codec.settings import load_settings
+
+# float16 needs its losses scaled, which nobody has tried here.
+PRECISIONS = ("no", "bf16", "auto")
 
 # Settings by table.
 POSITIVE = {
@@ -50,7 +54,7 @@ class TransformerConfig:
         heads: Of each attention.
         feed_forward: Channels inside each feed-forward network.
         max_steps: The longest sequence that it can be asked about, in steps.
-        dropout: Share of channels of the embeddings, and of attention weights, that a training step leaves out.
+        dropout: Share of the channels of the embeddings that a training step leaves out.
         codec: The codec whose code vectors the embeddings begin with, so that similar codes are similar from the start:
             a name, folder or hub name. "": random ones.
     """
@@ -138,6 +142,7 @@ def load_lm_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LMRecipe:
     for name, value in _named(recipe, NOT_NEGATIVE):
         if value < 0:
             raise ValueError(f"{name} must not be negative; got {value}")
+    choose(dict.fromkeys(PRECISIONS), recipe.run.mixed_precision, "run.mixed_precision")
     if not 0 <= recipe.model.dropout < 1:
         raise ValueError(f"model.dropout must be from 0 to below 1; got {recipe.model.dropout}")
     if not all(0 <= beta < 1 for beta in recipe.optimizer.betas):

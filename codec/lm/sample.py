@@ -14,6 +14,7 @@ from codec.tokens import CodecTokenizer
 
 # Steps of a prompt that are read at a time: logits of all of them are [batch, steps, vocab_size] floats.
 READ_STEPS = 64
+FLOAT32 = torch.finfo(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class Sampling:
             [batch, vocab_size], 0 for each token that is not legal; each row sums to 1.
         """
         values, ids = logits.masked_fill(~legal, -torch.inf).sort(dim=-1, descending=True, stable=True)
+        # Within what float32 holds, since 0 / 0 and inf / inf are NaN.
+        temperature = min(max(self.temperature or 1.0, FLOAT32.tiny), FLOAT32.max)
         # The largest is subtracted first: a tiny temperature would make it infinite.
-        chances = ((values - values[:, :1]) / (self.temperature or 1.0)).softmax(dim=-1)
+        chances = ((values - values[:, :1]) / temperature).softmax(dim=-1)
         top_k = 1 if self.temperature == 0 else self.top_k
         if top_k is not None:
             chances[:, top_k:] = 0
@@ -136,8 +139,24 @@ def generate(
     if min(max_frames, prompt.shape[0]) < 1:
         raise ValueError(f"max_frames and batch_size must be positive; got {max_frames} and {prompt.shape[0]}")
     choose = _Chooser(tokenizer, may_end, sampling or Sampling(), generator)
-    room = _room(lm, prompt.shape[-1], max_frames)
-    return _generate(lm, prompt[:, : tokenizer.num_quantizers].cpu(), max_frames, room // 2, choose)
+    _check_context(lm, prompt.shape[-1], max_frames)
+    return _generate(lm, prompt[:, : tokenizer.num_quantizers].cpu(), max_frames, _room(lm) // 2, choose)
+
+
+def longest_prompt(lm: CodeLM, max_frames: int) -> int:
+    """How many frames `generate` can go on from: one more must fit into the context.
+
+    With the pattern "coarse_first" all that are to come must fit.
+
+    Args:
+        lm: The model.
+        max_frames: As `generate` takes it.
+
+    Returns:
+        Frames; negative if the context is too short even without a prompt.
+    """
+    tokenizer = lm.tokenizer
+    return _room(lm) - (max_frames if tokenizer.steps_per_frame is None else 1)
 
 
 def generate_all(samples: Iterator[Frames]) -> list[Tensor]:
@@ -169,27 +188,29 @@ def _generate(lm: CodeLM, known: Tensor, max_frames: int, kept: int, choose: "_C
         known = known[..., known.shape[-1] - kept :]
 
 
-def _room(lm: CodeLM, prompt_frames: int, max_frames: int) -> int:
-    """How many whole frames the context holds; all of them, where it cannot go on from a part."""
-    tokenizer, max_steps = lm.tokenizer, lm.max_steps
+def _room(lm: CodeLM) -> int:
+    """How many whole frames the context holds; not positive if none."""
+    one, two = (lm.tokenizer.num_steps(frames, eos=False) for frames in (1, 2))
+    return 1 + (lm.max_steps - one) // (two - one)
+
+
+def _check_context(lm: CodeLM, prompt_frames: int, max_frames: int) -> None:
+    """Raise a ValueError if the context is too short for a prompt, or for anything."""
+    tokenizer, longest = lm.tokenizer, longest_prompt(lm, max_frames)
+    if prompt_frames <= longest:
+        return
+    context = f"context of {lm.max_steps} steps"
     whole = partial(tokenizer.num_steps, eos=False)
     if tokenizer.steps_per_frame is None:
-        if whole(prompt_frames + max_frames) > max_steps:
-            raise ValueError(
-                f"prompt and continuation must fit into the context of {max_steps} steps with the pattern "
-                f"{tokenizer.pattern!r}; got {prompt_frames} and {max_frames} frames, which take "
-                f"{whole(prompt_frames + max_frames)}"
-            )
-        return prompt_frames + max_frames
-    room = 1 + (max_steps - whole(1)) // tokenizer.steps_per_frame
-    if room < 1:
-        raise ValueError(f"context must hold a frame, which takes {whole(1)} steps; got {max_steps}")
-    if prompt_frames >= room:
         raise ValueError(
-            f"prompt must be at most {room - 1} frames, so that one more fits into the context of {max_steps} steps; "
-            f"got {prompt_frames}"
+            f"prompt and continuation must fit into the {context} with the pattern {tokenizer.pattern!r}; "
+            f"got {prompt_frames} and {max_frames} frames, which take {whole(prompt_frames + max_frames)}"
         )
-    return room
+    if longest < 0:
+        raise ValueError(f"context must hold a frame, which takes {whole(1)} steps; got {lm.max_steps}")
+    raise ValueError(
+        f"prompt must be at most {longest} frames, so that one more fits into the {context}; got {prompt_frames}"
+    )
 
 
 class _Window:

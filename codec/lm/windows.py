@@ -105,8 +105,11 @@ class CodesSequences:
 
     def __getitem__(self, index: int) -> Tensor:
         """Ids, [width, steps], int64."""
-        codes = torch.from_numpy(self._codes[index].astype(np.int64))
-        return self.tokenizer.encode(codes).view(self.tokenizer.width, -1)
+        return self.tokenizer.encode(self.codes(index)).view(self.tokenizer.width, -1)
+
+    def codes(self, index: int) -> Tensor:
+        """What the ids are made of, [num_quantizers, frames], int64."""
+        return torch.from_numpy(self._codes[index].astype(np.int64))
 
 
 def open_sequences(data: CorpusConfig, corpus: str) -> Sequences:
@@ -129,8 +132,7 @@ def example_of(sequences: Sequences, index: int) -> Example:
     """A whole sequence."""
     tokenizer = sequences.tokenizer
     ids = sequences[index]
-    frames = tokenizer.decode(ids if tokenizer.width > 1 else ids[0]).shape[1]
-    return Example(ids, tokenizer.allowances_of(frames).view(tokenizer.width, -1))
+    return Example(ids, tokenizer.allowances_of(tokenizer.num_frames(ids.shape[1])).view(tokenizer.width, -1))
 
 
 class Windows:

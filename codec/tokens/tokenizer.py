@@ -160,6 +160,18 @@ class CodecTokenizer:
         """Steps of the sequence that `encode` makes of so many frames: what a pattern costs."""
         return self._layout.num_cells(frames) // self.width + bos - (not eos)
 
+    def num_frames(self, steps: int) -> int:
+        """Frames of a whole sequence of so many steps, with bos and eos: the inverse of `num_steps`.
+
+        Raises:
+            ValueError: No whole sequence has so many.
+        """
+        none, one = self.num_steps(0), self.num_steps(1)
+        frames, rest = divmod(steps - none, one - none)
+        if frames < 0 or rest:
+            raise ValueError(f"steps must be those of a whole sequence, {none}, {one}, ...; got {steps}")
+        return frames
+
     def encode(self, codes: Integers, *, bos: bool = True, eos: bool = True) -> Tensor:
         """The sequence of a recording's codes.
 
@@ -227,7 +239,7 @@ class CodecTokenizer:
         Raises:
             ValueError: It is another codec, or the waveform has another shape.
         """
-        self._check_codec(codec)
+        self.check_codec(codec)
         if waveform.ndim not in (2, 3) or waveform.shape[:-1].numel() != 1:
             raise ValueError(f"waveform must be [1, time] or [1, 1, time]; got shape {tuple(waveform.shape)}")
         return self.encode(codec.encode(waveform.reshape(1, 1, -1), self.num_quantizers)[0])
@@ -243,7 +255,7 @@ class CodecTokenizer:
         Raises:
             ValueError: It is another codec; or as `decode` does.
         """
-        self._check_codec(codec)
+        self.check_codec(codec)
         return codec.decode(self.decode(ids)[None])[0]
 
     def batch(self, sequences: Sequence[Integers], padding_side: str = "right") -> TokenBatch:
@@ -287,6 +299,23 @@ class CodecTokenizer:
         """
         codes = torch.zeros(self.num_quantizers, 0, dtype=torch.int64) if prompt is None else self._check_codes(prompt)
         return Grammar(self._layout, codes, max_frames)
+
+    def check_codec(self, codec: AudioCodec) -> None:
+        """Refuse a codec whose codes these tokens are not.
+
+        Raises:
+            ValueError: It has other weights, fewer stages, or codebooks of another size.
+        """
+        if self.fingerprint is not None and self.fingerprint != (own := codec.fingerprint()):
+            raise ValueError(
+                f"codec must be the one whose codes these are, {self.model} ({self.fingerprint}); "
+                f"got {codec.name} ({own})"
+            )
+        if self.num_quantizers > codec.num_quantizers or self.codebook_size != codec.codebook_size:
+            raise ValueError(
+                f"codec must have {self.num_quantizers} stages of {self.codebook_size} codes, as the tokens have; "
+                f"got {codec.num_quantizers} of {codec.codebook_size}"
+            )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write codec_tokenizer.json into a folder, which is made if need be."""
@@ -347,9 +376,3 @@ class CodecTokenizer:
             shape = "[steps]" if self.width == 1 else f"[{self.width}, steps]"
             raise ValueError(f"ids must be integers, {shape}; got {ids.dtype}, {tuple(ids.shape)}")
         return ids.long()
-
-    def _check_codec(self, codec: AudioCodec) -> None:
-        if self.fingerprint is not None and self.fingerprint != (own := codec.fingerprint()):
-            raise ValueError(
-                f"codec must be the one whose codes these are, {self.model} {self.fingerprint}; got {codec.name} {own}"
-            )

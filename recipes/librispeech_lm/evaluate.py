@@ -5,7 +5,6 @@ python recipes/librispeech_lm/evaluate.py runs/librispeech_lm/best_model --data 
 
 import argparse
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,10 @@ from codec.lm.sample import Sampling, generate, generate_all
 from codec.lm.windows import CodesSequences
 from codec.model import Codec
 from codec.quantize.usage import count_codes, perplexity
+from codec.train.shell import one_line
+
+# Clips that are continued and decoded at once.
+BATCH_SIZE = 16
 
 
 def main() -> None:
@@ -33,43 +36,55 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=int, default=64, help="at most so many are continued")
     arguments = parser.parse_args()
-    try:
-        lm, codec = CodeLM.from_pretrained(arguments.lm), Codec.from_pretrained(arguments.model).eval()
-        train, valid = (read_corpus(lm, arguments.data / each) for each in (arguments.train, arguments.valid))
-    except (ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    with torch.inference_mode():
-        counts = counts_of(train)
-        print(bits_table(lm, codec, counts, valid), flush=True)
-        prompt, length = (round(each * codec.frame_rate) for each in (arguments.prompt_seconds, arguments.seconds))
-        clips = [codes[:, : prompt + length] for codes in codes_of(valid) if codes.shape[1] >= prompt + length]
-        if len(clips) < 2:
-            sys.exit(f"error: {arguments.valid} must have at least 2 clips of {prompt + length} frames")
-        real = torch.stack(clips)
-        sampling = Sampling(arguments.temperature, top_p=arguments.top_p)
-        random = torch.Generator().manual_seed(arguments.seed)
-        samples = generate(
-            lm, real[..., :prompt], max_frames=length, may_end=False, sampling=sampling, generator=random
+    with one_line(ValueError, OSError, ImportError), torch.inference_mode():
+        evaluate(arguments)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    lm, codec = CodeLM.from_pretrained(arguments.lm), Codec.from_pretrained(arguments.model).eval()
+    lm.check_codec(codec)
+    sampling = Sampling(arguments.temperature, top_p=arguments.top_p)
+    prompt, length = (round(each * codec.frame_rate) for each in (arguments.prompt_seconds, arguments.seconds))
+    if min(prompt, length) < 1:
+        raise ValueError(f"prompts and continuations must have a frame at least; got {prompt} and {length}")
+    train, valid = (read_corpus(lm, arguments.data / each) for each in (arguments.train, arguments.valid))
+    counts = counts_of(train)
+    print(bits_table(lm, codec, counts, valid), flush=True)
+    clips = [codes[:, : prompt + length] for codes in codes_of(valid) if codes.shape[1] >= prompt + length]
+    if len(clips) < 2:
+        raise ValueError(f"{arguments.valid} must have at least 2 clips of {prompt + length} frames; got {len(clips)}")
+    real = torch.stack(clips[: arguments.clips])
+    begun = real[..., :prompt]
+    random = torch.Generator().manual_seed(arguments.seed)
+    samples = [
+        torch.stack(
+            generate_all(generate(lm, part, max_frames=length, may_end=False, sampling=sampling, generator=random))
         )
-        by_lm = torch.cat([real[..., :prompt], torch.stack(generate_all(samples))], dim=-1)
-        by_chance = torch.cat([real[..., :prompt], draw_each(counts, len(real), length, random)], dim=-1)
-        print(continuation_table(codec, real, by_lm, by_chance, prompt))
+        for part in begun.split(BATCH_SIZE)
+    ]
+    by_lm = torch.cat([begun, torch.cat(samples)], dim=-1)
+    by_chance = torch.cat([begun, draw_each(counts, len(real), length, random)], dim=-1)
+    print(continuation_table(codec, real, by_lm, by_chance, prompt))
 
 
 def read_corpus(lm: CodeLM, folder: Path) -> CodesSequences:
     """The sequences of a corpus as the language model has them."""
     sequences = CodesSequences(folder, lm.tokenizer.num_quantizers, lm.tokenizer.pattern)
-    if sequences.tokenizer.fingerprint != lm.tokenizer.fingerprint:
-        raise ValueError(f"{folder} must hold codes of the codec that the language model learned")
+    told = sequences.tokenizer.fingerprint, lm.tokenizer.fingerprint
+    if None not in told and told[0] != told[1]:
+        raise ValueError(
+            f"{folder} must hold codes of the codec that the language model learned; got those of {told[0]}"
+        )
+    if not len(sequences.num_steps):
+        raise ValueError(f"{folder} must hold clips; it has none")
     return sequences
 
 
 def codes_of(corpus: CodesSequences) -> Iterator[Tensor]:
     """Codes of each clip, [num_quantizers, frames]."""
-    tokenizer = corpus.tokenizer
-    for index in range(len(corpus.num_steps)):
-        yield tokenizer.decode(corpus[index] if tokenizer.width > 1 else corpus[index][0])
+    return (corpus.codes(index) for index in range(len(corpus.num_steps)))
 
 
 def counts_of(corpus: CodesSequences) -> Tensor:
@@ -105,10 +120,10 @@ def bits_table(lm: CodeLM, codec: Codec, learned: Tensor, valid: CodesSequences)
         ["bit/s of audio", *(f"stage {stage + 1}" for stage in range(len(counts))), "all"],
         ([name, *(f"{value:.1f}" for value in (*values, values.sum()))] for name, values in rows.items()),
     )
-    below = 100 * (1 - told.bits_per_second / float(entropy.sum()))
+    gain = 100 * (told.bits_per_second / float(entropy.sum()) - 1)
     return (
         f"{told.seconds:.0f} s of audio, {told.nats:.3f} nats per token\n\n{table}\n\n"
-        f"The language model is {below:.1f} % below the entropy of the codes.\n"
+        f"Beside the entropy of the codes, the language model takes {gain:+.1f} %.\n"
     )
 
 
@@ -132,12 +147,15 @@ def continuation_table(codec: Codec, real: Tensor, by_lm: Tensor, by_chance: Ten
         prompt: Frames of the prompts.
     """
     rest = slice(prompt * codec.hop_length, None)
-    truth = codec.decode(real)[..., rest]
+
+    def decode(codes: Tensor) -> Tensor:
+        return torch.cat([codec.decode(part)[:, 0, rest] for part in codes.split(BATCH_SIZE)])
+
+    truth = decode(real)
 
     def distance(codes: Tensor) -> float:
-        heard = codec.decode(codes)[..., rest]
-        pairs = zip(heard, truth, strict=True)
-        return sum(mel_distance(target[0], estimate[0], codec.sample_rate) for estimate, target in pairs) / len(truth)
+        pairs = zip(truth, decode(codes), strict=True)
+        return sum(mel_distance(*pair, codec.sample_rate) for pair in pairs) / len(truth)
 
     def surprise(codes: Tensor) -> float:
         if codec.entropy is None:
@@ -150,7 +168,7 @@ def continuation_table(codec: Codec, real: Tensor, by_lm: Tensor, by_chance: Ten
     seconds = [frames / codec.frame_rate for frames in (prompt, real.shape[-1] - prompt)]
     continuations = {
         "real": real,
-        "real, of another speaker": others,
+        "real, of another clip": others,
         "language model": by_lm,
         "codes drawn one by one": by_chance,
     }

@@ -112,11 +112,9 @@ class Run:
         told = {name: [getattr(each, name) for each in both] for name in SAME_TOKENS}
         if others := [f"{name} {first} and {second}" for name, (first, second) in told.items() if first != second]:
             raise ValueError(f"data.train and data.valid must be tokenized alike; got {', '.join(others)}")
-        longest = max(data.window_steps, int(self.valid_sequences.num_steps.max()))
-        if longest > model.max_steps:
+        if data.window_steps > model.max_steps:
             raise ValueError(
-                f"model.max_steps must be at least {longest}, of the windows and the clips to validate on; "
-                f"got {model.max_steps}"
+                f"model.max_steps must be at least data.window_steps {data.window_steps}; got {model.max_steps}"
             )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -203,6 +201,8 @@ class Run:
         share = range(self.accelerator.process_index, clips, self.accelerator.num_processes)
         with self.accelerator.autocast():
             sums = score(self.lm, self.valid_sequences, share)
+        # Not every device has float64.
+        sums = StageSums(*(each.to(self.accelerator.device, torch.float32) for each in sums))
         return to_score(StageSums(*sum_over_ranks(*sums)), clips, self.tokenizer.frame_rate)
 
     def tell(self, values: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from codec.lm.loss import StageLoss, StageSums, score, stage_sums, to_score
-from codec.lm.windows import CodesSequences, MappedSequences, example_of, join
+from codec.lm.loss import StageLoss, StageSums, score, spans, stage_sums, to_score
+from codec.lm.windows import NOWHERE, CodesSequences, Example, MappedSequences, example_of, join
 from codec.tokens import PATTERNS, CodecTokenizer
 
 FRAMES = [5, 0, 1, 8]
@@ -156,10 +156,43 @@ def test_the_shares_of_ranks_add_up(corpus, tiny_lm):
         torch.testing.assert_close(sum(parts), total)
 
 
-def test_a_sequence_that_is_too_long_is_refused(make_corpus, tiny_lm):
+@pytest.mark.parametrize(("pattern", "stride"), [("flatten", 3), ("delay", 1), ("coarse_first", 1)])
+@pytest.mark.parametrize("max_steps", [4, 7, 16, 64])
+def test_of_a_sequence_beyond_the_context_each_step_counts_once(pattern, stride, max_steps):
+    tokenizer = CodecTokenizer(3, 6, pattern)
+    ids = tokenizer.encode(torch.randint(6, (3, 11))).view(tokenizer.width, -1)
+    example = Example(ids, tokenizer.allowances_of(11).view(ids.shape))
+    covered = []
+    for part in spans(example, max_steps, stride):
+        steps = part.ids.shape[1]
+        counted = (part.allowances != NOWHERE).any(0).tolist()
+        assert steps <= max_steps
+        first = counted.index(True)
+        begin = len(covered) - first
+        assert torch.equal(part.ids, ids[:, begin : begin + steps])
+        assert torch.equal(part.allowances[:, first:], example.allowances[:, len(covered) : begin + steps])
+        assert all(counted[first:])
+        assert begin == 0 or (begin - 1) % stride == 0
+        assert begin == 0 or first >= min(max_steps // 2, max_steps - stride), "what comes before"
+        covered += counted[first:]
+    assert len(covered) == ids.shape[1]
+
+
+def test_a_sequence_beyond_the_context_is_scored_in_parts(make_corpus, tiny_lm):
     tokenizer = CodecTokenizer(1, 6)
-    sequences = CodesSequences(make_corpus(tokenizer, [torch.zeros(1, 62), torch.zeros(1, 63)]), 0, "")
+    codes = torch.randint(6, (1, 150))
+    sequences = CodesSequences(make_corpus(tokenizer, [codes]), 0, "")
     lm = tiny_lm(tokenizer)
-    assert score(lm, sequences, range(1)).tokens.tolist() == [63]
-    with pytest.raises(ValueError, match="sequences must have at most 64 steps; got 65"):
-        score(lm, sequences, range(2))
+    assert lm.max_steps == 64
+    nats, tokens = score(lm, sequences, range(1))
+    assert tokens.tolist() == [151]
+    with torch.no_grad():
+        ids = sequences[0]
+        parts = [(0, 1, 64), (32, 64, 96), (64, 96, 128), (96, 128, 152)]
+        expected = 0.0
+        for begin, first, end in parts:
+            logits = lm(ids[None, :, begin : end - 1])[0, first - 1 - begin :]
+            legal = tokenizer.allowances[0]
+            chances = logits.masked_fill(~legal, -torch.inf).log_softmax(-1)
+            expected -= chances.gather(1, ids[0, first:end, None]).sum().double()
+    torch.testing.assert_close(nats[0], expected, rtol=1e-5, atol=0)

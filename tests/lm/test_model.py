@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 import torch
@@ -81,6 +82,27 @@ def test_a_model_is_opened_as_it_was_saved(tiny_lm, tmp_path, pattern):
     assert torch.equal(opened(ids), lm(ids))
 
 
+def test_what_a_folder_says_runs_no_code(tiny_lm, tmp_path):
+    tiny_lm(CodecTokenizer(2, 5)).save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(tmp_path / "run")))
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "pytorch_model.bin"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    change_config(tmp_path, attn_implementation="somebody/kernel", quantization_config={"quant_method": "bitsandbytes"})
+    assert CodeLM.from_pretrained(tmp_path).tokenizer.vocab_size == 14
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"it has no model\.safetensors"):
+        CodeLM.from_pretrained(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
 def change_config(folder, **settings):
     table = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**table, **settings}))
@@ -97,7 +119,7 @@ def drop_norm(folder):
     [
         (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
         (lambda folder: (folder / "codec_tokenizer.json").unlink(), "it has no codec_tokenizer.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "must hold a language model of codes; .*safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "it has no model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "must hold a language model of codes; Error"),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(
@@ -105,10 +127,10 @@ def drop_norm(folder):
             ),
             "must hold a language model of codes; ",
         ),
-        (drop_norm, "must hold the weights that config.json tells of; it lacks model.norm.weight"),
+        (drop_norm, 'must hold a language model of codes; .*Missing key.* "model.norm.weight"'),
         (
             lambda folder: change_config(folder, num_hidden_layers=1),
-            r"must hold the weights that config.json tells of; it has also model\.layers\.1\.",
+            r"must hold a language model of codes; .*Unexpected key.* \"model\.layers\.1\.",
         ),
         (lambda folder: change_config(folder, hidden_size=32), "must hold a language model of codes; "),
         (lambda folder: change_config(folder, hidden_size="x"), "must hold a language model of codes; .*hidden_size"),
@@ -187,7 +209,7 @@ class TestCodeVectors:
     def test_another_codec_is_refused(self):
         tokenizer = CodecTokenizer(2, 1024, model="other", fingerprint="00ff")
         config = TransformerConfig(hidden_size=16, layers=1, heads=2, feed_forward=32, codec="speech_16khz")
-        with pytest.raises(ValueError, match=r"whose codes the tokens are, other 00ff; got speech_16khz [0-9a-f]+"):
+        with pytest.raises(ValueError, match=r"whose codes these are, other \(00ff\); got speech_16khz \([0-9a-f]+\)"):
             build_lm(config, tokenizer)
 
     def test_shared_ids_are_refused(self, quantizer):

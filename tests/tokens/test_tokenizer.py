@@ -114,11 +114,13 @@ def test_waveforms_become_tokens_and_audio_again(codec, speech):
 
 def test_a_codec_that_does_not_fit_is_an_error(codec, speech):
     tokenizer = CodecTokenizer(2, 16, model="large", fingerprint="0" * 16)
-    message = f"codec must be the one whose codes these are, large {'0' * 16}; got small {codec.fingerprint()}"
-    with pytest.raises(ValueError, match=message):
+    message = f"codec must be the one whose codes these are, large ({'0' * 16}); got small ({codec.fingerprint()})"
+    with pytest.raises(ValueError, match=re.escape(message)):
         tokenizer.encode_waveform(codec, speech)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         tokenizer.decode_waveform(codec, torch.tensor([tokenizer.bos_id]))
+    with pytest.raises(ValueError, match="codec must have 4 stages of 16 codes, as the tokens have; got 3 of "):
+        CodecTokenizer(4, 16).check_codec(codec)
     with pytest.raises(ValueError, match="num_quantizers must be from 1 to 3; got 4"):
         CodecTokenizer.from_codec(codec, 4)
     with pytest.raises(ValueError, match=re.escape("waveform must be [1, time] or [1, 1, time]; got shape (2, 1, 9)")):
@@ -218,3 +220,15 @@ def test_arrays_and_lists_are_taken_as_tensors_are(kind):
         assert torch.equal(tokenizer.encode(convert(codes)), ids)
         assert torch.equal(tokenizer.decode(convert(ids)), codes)
         assert torch.equal(tokenizer.batch([convert(ids)]).input_ids[0], ids)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_frames_are_told_from_the_steps_of_a_whole_sequence(pattern):
+    tokenizer = CodecTokenizer(3, 5, pattern)
+    steps = {tokenizer.num_steps(frames): frames for frames in range(9)}
+    for number in range(max(steps)):
+        if number in steps:
+            assert tokenizer.num_frames(number) == steps[number]
+        else:
+            with pytest.raises(ValueError, match=f"steps must be those of a whole sequence, .*; got {number}"):
+                tokenizer.num_frames(number)
