@@ -1,7 +1,6 @@
 """`codec generate`: audio that a language model makes up, code by code."""
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from codec.audio import AudioSink
     from codec.lm.model import CodeLM
     from codec.lm.sample import Frames
+
+# More is a slip, and too much to count in frames. Of seconds it is 30 years.
+LARGEST = 1e9
 
 LMFolder = Annotated[
     Path, typer.Option("--lm", metavar="FOLDER", help="Language model of codes, as its training left it.")
@@ -88,9 +90,18 @@ def generate(
     overwrite: Overwrite = False,
 ) -> None:
     """Let a language model continue audio, or make it up; what it samples is decoded and written at once."""
-    for option, value in (("--duration", duration), ("--prompt-seconds", prompt_seconds), ("--top-p", top_p)):
-        if value is not None and not 0 < value < math.inf:
-            raise typer.BadParameter(f"must be a positive number; got {value}", param_hint=option)
+    for option, value, largest in (
+        ("--duration", duration, LARGEST),
+        ("--prompt-seconds", prompt_seconds, LARGEST),
+        ("--temperature", temperature or None, LARGEST),
+        ("--top-p", top_p, 1),
+    ):
+        if value is not None and not 0 < value <= largest:
+            raise typer.BadParameter(
+                f"must be a positive number, at most {largest:g}; got {value:g}", param_hint=option
+            )
+    if prompt is None and prompt_seconds is not None:
+        raise typer.BadParameter("needs a prompt: pass --prompt", param_hint="--prompt-seconds")
     names = name_outputs(output, count)
 
     import torch
@@ -110,10 +121,11 @@ def generate(
         ]
         codec = load_model(model, device)
         language_model = load_lm(lm, codec)
+        max_frames = max(1, round(duration * codec.frame_rate))
         known = torch.zeros(1, language_model.tokenizer.num_quantizers, 0, dtype=torch.int64)
         if prompt is not None:
-            known = read_prompt(codec, prompt, known.shape[1], prompt_seconds)
-        max_frames = max(1, round(duration * codec.frame_rate))
+            longest = sample.longest_prompt(language_model, max_frames)
+            known = read_prompt(codec, prompt, known.shape[1], prompt_seconds, longest)
         samples = sample.generate(
             language_model,
             known.expand(count, -1, -1),
@@ -171,36 +183,31 @@ def load_lm(folder: Path, codec: "Codec") -> "CodeLM":
         lm = CodeLM.from_pretrained(folder).to(codec.device)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    made_with, fingerprint = lm.tokenizer.fingerprint, codec.fingerprint()
-    if made_with not in (None, fingerprint):
-        raise CommandError(
-            f"model must be the one whose codes the language model learned, {lm.tokenizer.model} ({made_with}); "
-            f"got {codec.name} ({fingerprint}): pass --model"
-        )
-    learned = lm.tokenizer.num_quantizers, lm.tokenizer.codebook_size
-    if learned[0] > codec.num_quantizers or learned[1] != codec.codebook_size:
-        raise CommandError(
-            f"model must have the {learned[0]} stages of {learned[1]} codes that the language model learned; "
-            f"got {codec.num_quantizers} of {codec.codebook_size}: pass --model"
-        )
+    try:
+        lm.check_codec(codec)
+    except ValueError as error:
+        raise CommandError(f"{folder}: {error}; pass --model") from error
     return lm
 
 
-def read_prompt(codec: "Codec", source: str, stages: int, seconds: float | None) -> "Tensor":
+def read_prompt(codec: "Codec", source: str, stages: int, seconds: float | None, longest: int) -> "Tensor":
     """Encode audio, but for the last frames, whose codes would tell that silence follows.
+
+    Of audio that is too long no more is read than tells that.
 
     Args:
         codec: In eval mode.
         source: Path; "-" is standard input.
         stages: How many.
-        seconds: How much of its beginning. None: all.
+        seconds: How much of its beginning, to the nearest frame, and one at least. None: all.
+        longest: How many frames the language model can go on from.
 
     Returns:
         Codes of the mean of the channels, [1, stages, frames], on the CPU.
 
     Raises:
         AudioFileError: It is no audio, or damaged.
-        CommandError: It is too short to make a frame.
+        CommandError: It is too short to make a frame, or too long for the language model.
     """
     import torch
     from einops import reduce
@@ -208,9 +215,12 @@ def read_prompt(codec: "Codec", source: str, stages: int, seconds: float | None)
     from codec.audio import open_source, resample
 
     look_ahead = codec.look_ahead / codec.sample_rate
-    max_frames = None if seconds is None else round(seconds * codec.frame_rate)
+    max_frames = max(1, longest + 1)
+    if seconds is not None:
+        max_frames = min(max_frames, max(1, round(seconds * codec.frame_rate)))
     with open_source(0 if source == STANDARD_STREAM else source) as audio:
-        enough = math.inf if seconds is None else (seconds + look_ahead + 1) * audio.sample_rate
+        # A second more, so that resampling shows its end in no frame.
+        enough = (max_frames / codec.frame_rate + look_ahead + 1) * audio.sample_rate
         mono = reduce(audio.read_all(enough), "c t -> 1 1 t", "mean")
     waveform = resample(mono, audio.sample_rate, codec.sample_rate)
     with torch.inference_mode(), codec.streaming():
@@ -220,6 +230,12 @@ def read_prompt(codec: "Codec", source: str, stages: int, seconds: float | None)
         shortest = codec.hop_length / codec.sample_rate + look_ahead
         raise CommandError(
             f"{audio.name}: prompt must be at least {shortest:.3f} s; got {mono.shape[-1] / audio.sample_rate:.3f} s"
+        )
+    if codes.shape[-1] > longest:
+        shorter = f"--prompt-seconds {longest / codec.frame_rate:.3f}" if longest > 0 else "a shorter --duration"
+        raise CommandError(
+            f"{audio.name}: prompt must be at most {max(0, longest)} frames, so that what comes after fits into the "
+            f"context of the language model; pass {shorter}"
         )
     if audio.warning is not None:
         log.warning("%s: %s", audio.name, audio.warning)

@@ -308,7 +308,7 @@ class CodecTokenizer:
         """
         if self.fingerprint is not None and self.fingerprint != (own := codec.fingerprint()):
             raise ValueError(
-                f"codec must be the one whose codes these are, {self.model} ({self.fingerprint}); "
+                f"codec must be the one whose codes these are, {self.model or 'unnamed'} ({self.fingerprint}); "
                 f"got {codec.name} ({own})"
             )
         if self.num_quantizers > codec.num_quantizers or self.codebook_size != codec.codebook_size:

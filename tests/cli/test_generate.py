@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 import sys
@@ -84,7 +85,7 @@ def test_the_seed_chooses_the_sample(sample):
 def test_a_prompt_is_continued(sample, codec, speech_file):
     options = ["--prompt", speech_file, "--duration", 0.3, "--full-duration", "--temperature", 0]
     both = sample(*options)
-    prompt = read_prompt(codec, str(speech_file), 2, None)[0]
+    prompt = read_prompt(codec, str(speech_file), 2, None, 97)[0]
     begun = prompt.shape[1] * HOP
     assert same(both[:, :begun], decoded(codec, prompt))
     assert both.shape[1] == begun + 15 * HOP
@@ -98,21 +99,53 @@ def test_of_a_prompt_those_frames_are_taken_that_no_silence_touched(codec, speec
     longer = tmp_path / "longer.wav"
     write_audio(longer, torch.cat([waveform, 0.5 * torch.randn(1, 4000)], dim=1), RATE)
     frames = (waveform.shape[1] - codec.look_ahead) // HOP
-    codes = read_prompt(codec, str(speech_file), 3, None)
-    assert codes.tolist() == codec.encode(waveform[None], 3)[..., :frames].tolist()
-    assert codes.tolist() == read_prompt(codec, str(longer), 3, None)[..., :frames].tolist()
-    # Nor a cut: what comes after it is heard.
-    assert (
-        read_prompt(codec, str(longer), 3, 0.5).tolist() == read_prompt(codec, str(longer), 3, None)[..., :25].tolist()
+    codes, more, cut, shortest = (
+        read_prompt(codec, str(path), 3, seconds, 97)
+        for path, seconds in ((speech_file, None), (longer, None), (longer, 0.5), (longer, 1e-9))
     )
+    assert codes.tolist() == codec.encode(waveform[None], 3)[..., :frames].tolist()
+    assert codes.tolist() == more[..., :frames].tolist()
+    # Nor a cut: what comes after it is heard.
+    assert cut.tolist() == more[..., :25].tolist()
+    assert shortest.tolist() == more[..., :1].tolist()
 
 
 def test_a_prompt_may_be_of_another_rate_and_have_channels(codec, speech, tmp_path):
     write_audio(tmp_path / "mono.wav", speech[0], RATE)
     write_audio(tmp_path / "stereo.flac.wav", torch.cat([speech[0] * 1.5, speech[0] * 0.5]), RATE)
-    mono, stereo = (read_prompt(codec, str(path), 1, 1.0) for path in sorted(tmp_path.iterdir()))
+    mono, stereo = (read_prompt(codec, str(path), 1, 1.0, 97) for path in sorted(tmp_path.iterdir()))
     assert mono.shape == stereo.shape == (1, 1, 50)
     assert (mono == stereo).float().mean() > 0.95
+
+
+def test_a_prompt_that_is_too_long_is_read_no_further_than_that_shows(run, lm_folder, model_folder, speech, tmp_path):
+    prompt, output = tmp_path / "long.wav", tmp_path / "a.wav"
+    samples = speech[0, 0].repeat(2).numpy()
+    samples[4 * RATE :] = math.nan
+    soundfile.write(prompt, samples, RATE, subtype="FLOAT")
+    command = ["generate", "--lm", lm_folder, "--model", model_folder, "-o", output, "--prompt", prompt]
+    command += ["--duration", 0.02, "--full-duration"]
+    message = (
+        f"error: {prompt}: prompt must be at most 97 frames, so that what comes after fits into the context of the "
+        "language model; pass --prompt-seconds "
+    )
+    for options in ([], ["--prompt-seconds", 1e9], ["--prompt-seconds", 1.96]):
+        result = run(*command, *options)
+        assert (result.exit_code, result.stderr) == (1, f"{message}1.940\n")
+    assert run(*command, "--prompt-seconds", 1.94).exit_code == 0
+    assert soundfile.info(output).frames == 98 * HOP
+
+
+def test_where_all_must_fit_the_duration_bounds_the_prompt(run, model_folder, speech_file, tmp_path):
+    save_tiny_lm(tmp_path / "lm", CodecTokenizer.from_codec(Codec.from_pretrained(model_folder), 2, "coarse_first"))
+    command = ["generate", "--lm", tmp_path / "lm", "--model", model_folder, "-o", tmp_path / "a.wav"]
+    for seconds, frames, hint in [(0.8, 9, "--prompt-seconds 0.180"), (10, 0, "a shorter --duration")]:
+        result = run(*command, "--prompt", speech_file, "--duration", seconds)
+        assert result.exit_code == 1
+        assert f"prompt must be at most {frames} frames, " in result.stderr
+        assert result.stderr.endswith(f"; pass {hint}\n")
+    options = ["--prompt", speech_file, "--duration", 0.8, "--prompt-seconds", 0.18]
+    assert run(*command, *options).exit_code == 0
 
 
 def test_several_samples_are_numbered(run, lm_folder, model_folder, tmp_path):
@@ -181,8 +214,8 @@ def test_an_lm_of_another_codec_is_an_error_that_names_both(run, lm_folder, mode
     learned, loaded = (Codec.from_pretrained(folder).fingerprint() for folder in (model_folder, other_model_folder))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        f"error: model must be the one whose codes the language model learned, tiny_1 ({learned}); "
-        f"got tiny_2 ({loaded}): pass --model\n"
+        f"error: {lm_folder}: codec must be the one whose codes these are, tiny_1 ({learned}); "
+        f"got tiny_2 ({loaded}); pass --model\n"
     )
     assert os.listdir(tmp_path) == []
 
@@ -191,13 +224,12 @@ def test_an_lm_that_does_not_say_which_codec_needs_one_of_its_size(run, model_fo
     save_tiny_lm(tmp_path / "lm", CodecTokenizer(11, 64))
     result = run("generate", "--lm", tmp_path / "lm", "--model", model_folder, "-o", tmp_path / "a.wav")
     assert result.exit_code == 1
-    assert "model must have the 11 stages of 64 codes that the language model learned; got 10 of 64" in result.stderr
+    assert "codec must have 11 stages of 64 codes, as the tokens have; got 10 of 64; pass --model" in result.stderr
 
 
 def test_what_is_wrong_with_the_input_is_one_line_and_leaves_nothing(run, lm_folder, model_folder, speech, tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
-    write_audio(folder / "long.wav", speech[0], RATE)
     write_audio(folder / "short.wav", speech[0, :, :600], RATE)
     (folder / "text.wav").write_text("This is no audio.")
     shutil.copytree(lm_folder, folder / "lm")
@@ -206,7 +238,6 @@ def test_what_is_wrong_with_the_input_is_one_line_and_leaves_nothing(run, lm_fol
     os.truncate(folder / "cut_lm" / "model.safetensors", 1000)
     before = sorted(os.listdir(folder))
     for options, message in [
-        (["--prompt", folder / "long.wav"], "prompt must be at most 97 frames, so that one more fits into the context"),
         (["--prompt", folder / "short.wav"], "short.wav: prompt must be at least 0.0"),
         (["--prompt", folder / "text.wav"], "text.wav: "),
         (["--prompt", folder / "missing.wav"], "missing.wav: "),
@@ -241,8 +272,14 @@ def test_without_transformers_one_line_names_the_extra(run, lm_folder, model_fol
     [
         ["--duration", 0],
         ["--duration", "nan"],
-        ["--prompt-seconds", "inf"],
+        ["--duration", 1e308],
+        ["--prompt", "missing.wav", "--prompt-seconds", "inf"],
+        ["--prompt", "missing.wav", "--prompt-seconds", 1e308],
+        ["--prompt", "missing.wav", "--prompt-seconds", 0],
+        ["--prompt-seconds", 1],
         ["--temperature", -1],
+        ["--temperature", "inf"],
+        ["--temperature", "nan"],
         ["--top-p", 0],
         ["--top-p", 2],
         ["--top-k", 0],

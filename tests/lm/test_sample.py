@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from codec.lm.model import build_lm
 from codec.lm.recipe import TransformerConfig
-from codec.lm.sample import Sampling, generate, generate_all
+from codec.lm.sample import Sampling, generate, generate_all, longest_prompt
 from codec.tokens import PATTERNS, CodecTokenizer
 
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
@@ -47,6 +48,7 @@ def reads_of(lm):
         (Sampling(temperature=0.5), [0.7246, 0.1812, 0.0652, 0.0290]),
         (Sampling(temperature=0), [1, 0, 0, 0]),
         (Sampling(temperature=1e-30), [1, 0, 0, 0]),
+        (Sampling(temperature=1e-50), [1, 0, 0, 0]),
         (Sampling(top_k=2), [2 / 3, 1 / 3, 0, 0]),
         (Sampling(top_k=9), [0.5, 0.25, 0.15, 0.1]),
         (Sampling(top_p=0.74), [2 / 3, 1 / 3, 0, 0]),
@@ -69,6 +71,8 @@ def test_top_k_and_top_p_count_the_legal_tokens_only():
         (Sampling(top_k=2), [[0, 5 / 8, 3 / 8, 0], [2 / 3, 1 / 3, 0, 0]]),
         (Sampling(top_p=0.6), [[0, 5 / 8, 3 / 8, 0], [2 / 3, 1 / 3, 0, 0]]),
         (Sampling(temperature=0), [[0, 1, 0, 0], [1, 0, 0, 0]]),
+        (Sampling(temperature=1e-50), [[0, 1, 0, 0], [1, 0, 0, 0]]),
+        (Sampling(temperature=1e50), [[0, 1 / 3, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3, 0]]),
     ]:
         probabilities = sampling.probabilities(LOGITS.expand(2, -1), legal)
         torch.testing.assert_close(probabilities, torch.tensor(expected, dtype=torch.float32))
@@ -238,6 +242,17 @@ def test_what_does_not_fit_is_refused_at_once(pattern, frames, options, message)
     lm = tiny_lm(pattern, max_steps=options.pop("max_steps"))
     with pytest.raises(ValueError, match=message):
         generate(lm, torch.zeros(1, 3, frames, dtype=torch.int64), **options)
+
+
+@pytest.mark.parametrize("max_frames", [1, 4])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_longest_prompt_is_the_longest_that_is_taken(pattern, max_frames):
+    for max_steps in range(6, 24):
+        lm = tiny_lm(pattern, max_steps=max_steps)
+        longest = longest_prompt(lm, max_frames)
+        for frames in range(10):
+            with nullcontext() if frames <= longest else pytest.raises(ValueError, match="context"):
+                generate(lm, torch.zeros(1, 3, frames, dtype=torch.int64), max_frames=max_frames)
 
 
 def test_a_prompt_of_another_shape_is_refused():

@@ -102,7 +102,7 @@ def test_windows_begin_at_frames_and_have_every_step_after_another(pattern, step
     stride = sequences.tokenizer.steps_per_frame or 1
     wholes = [example_of(sequences, index) for index in range(4)]
     begins, predicted = set(), set()
-    for number in range(700):
+    for number in range(200):
         window = windows[number]
         length = window.ids.shape[1]
         index, begin = sequences.place_of(window)
