@@ -50,7 +50,7 @@ HOMES = {
 }
 
 # Packages that import what they offer when it is asked for: parts of them do without torch.
-LAZY = {"codec", "model"}
+LAZY = {"codec", "model", "shards"}
 
 MODULES = sorted((ROOT / "codec").rglob("*.py"))
 

@@ -1,10 +1,12 @@
 """`codec tokenize`: a corpus of audio -> shards of codes and tokens."""
 
+import errno
 import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +15,7 @@ import typer
 
 from codec.cli.batch import Outcome, Problem, Report, Work, run_tasks, run_tasks_on_ray
 from codec.cli.encode import Bitrate, Stages, choose_stages
-from codec.cli.errors import BUG, FAILED, CommandError, one_line_errors, show_traceback
+from codec.cli.errors import BUG, FAILED, CommandError, in_one_line, one_line_errors, show_traceback
 from codec.cli.interrupt import Interrupted
 from codec.cli.log import log
 from codec.cli.model import find_device, load_model
@@ -23,10 +25,13 @@ from codec.cli.rank import Rank
 
 if TYPE_CHECKING:
     from codec import Codec
-    from codec.shards import Manifest, ShardRecord
+    from codec.shards import Manifest
 
     Advance = Callable[[int, float, float | None], None]
-    Outcomes = Generator[Outcome[int, ShardRecord], None, None]
+    Outcomes = Generator[Outcome[int, "float | NoRoom"], None, None]
+
+# After which no other shard can be written either.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 Inputs = Annotated[
     list[Path] | None,
@@ -92,10 +97,26 @@ Ray = Annotated[
         show_default=False,
     ),
 ]
+RetryErrors = Annotated[
+    bool, typer.Option("--retry-errors", help="Make finished shards again that list bad recordings.")
+]
+AcceptMissing = Annotated[
+    bool,
+    typer.Option(
+        "--accept-missing", help="List recordings as bad even where a shard has no other: they are gone for good."
+    ),
+]
 Verify = Annotated[
     Path | None,
     typer.Option("--verify", metavar="FOLDER", help="Only check that the finished corpus in FOLDER is whole."),
 ]
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """What comes of a shard that could not be written, nor could any other: which file, and why."""
+
+    reason: str
 
 
 def tokenize(
@@ -112,6 +133,8 @@ def tokenize(
     jobs: ShardJobs = None,
     device: ShardDevice = None,
     ray: Ray = None,
+    retry_errors: RetryErrors = False,
+    accept_missing: AcceptMissing = False,
     verify: Verify = None,
 ) -> None:
     """Turn a corpus into shards of codes and tokens, for training language models.
@@ -140,7 +163,7 @@ def tokenize(
         raise typer.BadParameter(f"--device must be cpu or cuda on a Ray cluster; got {device!r}")
     with one_line_errors(ValueError, ImportError):
         from codec.corpora.find import find_recordings
-        from codec.shards.job import finish_job, pending, plan_job, start_job
+        from codec.shards.job import finish_job, forget_errors, pending, plan_job, start_job
 
         codec = load_model(model)
         recordings = find_recordings(inputs)
@@ -155,37 +178,53 @@ def tokenize(
             batch_seconds=batch_seconds,
         )
         start_job(output, job, recordings)
-        indices = rank.share(pending(output))
+        del recordings  # of a large corpus, gigabytes
+        share = rank.share(range(job.num_shards))
+        if retry_errors:
+            forget_errors(output, share)
+        indices = pending(output, share)
         log.debug("%d of %d shards to make", len(indices), job.num_shards)
-        setup = partial(start_shards, output.absolute(), _same_everywhere(model), device)
+        setup = partial(start_shards, output.absolute(), _same_everywhere(model), device, accept_missing)
         if ray is None:
             run = partial(run_tasks, indices, setup, rank.jobs(device) if jobs is None else jobs)
         else:
             run = partial(run_tasks_on_ray, indices, setup, ray, gpu=device == "cuda", jobs=jobs)
-        _make_shards(run, indices, sum(map(job.size_of, indices)))
+        if indices:
+            _make_shards(run, indices, sum(map(job.size_of, indices)))
         manifest = finish_job(output)
         if manifest is None:
-            log.info("%s: other processes still make %d shards", output, len(pending(output)))
+            still = "other processes still make %d shards; should they have ended, the same command finishes it"
+            log.info(f"%s: {still}", output, len(pending(output)))
         else:
+            if not indices:
+                log.info("%s: was finished already", output)
             _sum_up(output, manifest)
 
 
-def start_shards(folder: Path, model: str, device: str) -> "Work[int, ShardRecord]":
+def start_shards(folder: Path, model: str, device: str, accept_missing: bool = False) -> "Work[int, float | NoRoom]":
     """Load the model.
 
     Returns:
-        What makes a shard.
+        What makes a shard, and gives the seconds of audio in it.
 
     Raises:
         CommandError: There is no such model or device.
     """
-    return partial(_make_shard, folder, load_model(model, device))
+    return partial(_make_shard, folder, load_model(model, device), accept_missing)
 
 
-def _make_shard(folder: Path, codec: "Codec", index: int, report: Report) -> "ShardRecord":
+def _make_shard(folder: Path, codec: "Codec", accept_missing: bool, index: int, report: Report) -> float | NoRoom:
     from codec.shards.shard import make_shard
 
-    return make_shard(folder, index, codec, progress=lambda count: report(count, None))
+    try:
+        record = make_shard(folder, index, codec, lambda count: report(count, None), accept_missing=accept_missing)
+        return record.seconds
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            return NoRoom(in_one_line(error))
+        raise
 
 
 def _same_everywhere(model: str) -> str:
@@ -205,10 +244,10 @@ def _make_shards(run: "Callable[[Advance], Outcomes]", indices: Sequence[int], n
 
     Raises:
         typer.Exit: Some failed.
-        CommandError: The setup failed.
+        CommandError: The setup failed, or nothing can be written any more.
         Interrupted: It was; with how far it came.
     """
-    done: list[ShardRecord] = []
+    done: list[float] = []
     failed: list[tuple[int, Problem]] = []
     recordings = 0.0
     started = time.monotonic()
@@ -222,17 +261,23 @@ def _make_shards(run: "Callable[[Advance], Outcomes]", indices: Sequence[int], n
 
             with closing(run(advance)) as outcomes:
                 for outcome in outcomes:
-                    if outcome.result is not None:
-                        done.append(outcome.result)
-                    elif outcome.problem is not None:
-                        failed.append((outcome.task, outcome.problem))
+                    match outcome.result:
+                        case NoRoom(reason):
+                            raise CommandError(f"{reason}; {_so_far(done, indices)}")
+                        case float() as seconds:
+                            done.append(seconds)
+                        case None if outcome.problem is not None:
+                            failed.append((outcome.task, outcome.problem))
     except Interrupted as error:
-        error.detail = f"{len(done)} of {len(indices)} shards done; the same command goes on"
+        error.detail = _so_far(done, indices)
         raise
-    seconds = sum(record.seconds for record in done)
-    speed = seconds / (time.monotonic() - started)
-    log.info("%d shards done, %.1f s of audio, %.1f times real time", len(done), seconds, speed)
+    speed = sum(done) / (time.monotonic() - started)
+    log.info("%d shards done, %.1f s of audio, %.1f times real time", len(done), sum(done), speed)
     _report_failed(failed)
+
+
+def _so_far(done: Sequence[float], indices: Sequence[int]) -> str:
+    return f"{len(done)} of {len(indices)} shards done; the same command goes on"
 
 
 def _report_failed(failed: Sequence[tuple[int, Problem]]) -> None:
@@ -247,7 +292,8 @@ def _report_failed(failed: Sequence[tuple[int, Problem]]) -> None:
 def _sum_up(folder: Path, manifest: "Manifest") -> None:
     if manifest.errors:
         whole = manifest.clips + manifest.errors
-        log.warning("bad recordings: %d of %d, listed in %s", manifest.errors, whole, folder / "errors.jsonl")
+        listed = "bad recordings: %d of %d, listed in %s; --retry-errors tries them again"
+        log.warning(listed, manifest.errors, whole, folder / "errors.jsonl")
     log.info(
         "%s: %d recordings, %.2f h, in %d shards", folder, manifest.clips, manifest.seconds / 3600, len(manifest.shards)
     )
@@ -258,10 +304,15 @@ def _sum_up(folder: Path, manifest: "Manifest") -> None:
 def _verify(folder: Path) -> None:
     with one_line_errors(ValueError, ImportError):
         from codec.shards import load_manifest, verify
+        from codec.shards.check import damaged_shards
 
         problems = verify(folder)
         for problem in problems:
             log.error("%s", problem)
+        if damaged := [f"{name}.json" for name in damaged_shards(problems)]:
+            log.error(
+                "to mend it: delete %s in %s, and give the command that made it again", ", ".join(damaged), folder
+            )
         if problems:
             raise typer.Exit(FAILED)
         manifest = load_manifest(folder)

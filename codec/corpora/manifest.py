@@ -1,8 +1,8 @@
 """Manifests: lists of clips as text, so that a corpus is known without opening each of its files.
 
 A TSV file has a header line that names its columns, a JSONL file an object in each line. Both hold `path`, relative to
-the manifest's folder or absolute, `duration` in seconds and, if known, `speaker`, `id` and `transcript`; what else they
-hold is passed over.
+the manifest's folder or absolute, `duration` in seconds, which only training needs, and, if known, `speaker`, `id` and
+`transcript`; what else they hold is passed over.
 """
 
 import json
@@ -19,11 +19,12 @@ from codec.corpora.clip import Clip
 RARE_COLUMNS = ("id", "transcript")
 
 
-def read_manifest(path: Path) -> list[Clip]:
+def read_manifest(path: Path, timed: bool = True) -> list[Clip]:
     """Read a manifest. The files that it lists are not looked at: what it says of them is trusted.
 
     Args:
         path: TSV or JSONL, as its suffix says.
+        timed: Whether it must say how long each clip is. If not, a duration that it does not say is NaN.
 
     Returns:
         In the manifest's order.
@@ -33,7 +34,7 @@ def read_manifest(path: Path) -> list[Clip]:
         OSError: The manifest cannot be read.
     """
     parse = choose(PARSERS, path.suffix, "suffix of a manifest")
-    return [_to_clip(row, path.parent, where) for where, row in parse(_numbered_lines(path))]
+    return [_to_clip(row, path.parent, where, timed) for where, row in parse(_numbered_lines(path), timed)]
 
 
 def write_manifest(clips: Iterable[Clip], path: Path) -> None:
@@ -77,48 +78,59 @@ def _numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
                 yield f"{path}:{number}", line.removesuffix("\n")
 
 
-def _parse_tsv(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parse_tsv(lines: Iterator[tuple[str, str]], timed: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     columns = None
     for where, line in lines:
         cells = line.split("\t")
         if columns is None:
             columns = cells
-            _require(columns, f"{where}: header")
+            _require(columns, timed, f"{where}: header")
             continue
         if len(cells) != len(columns):
             raise ValueError(f"{where}: line must have {len(columns)} columns, as the header has; got {len(cells)}")
         yield where, dict(zip(columns, cells, strict=True))
 
 
-def _parse_jsonl(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parse_jsonl(lines: Iterator[tuple[str, str]], timed: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for where, line in lines:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also a number of thousands of digits
             row = None
         if not isinstance(row, dict):
             raise ValueError(f"{where}: line must be a JSON object; got {line[:60]!r}")
-        _require(row, f"{where}: object")
+        _require(row, timed, f"{where}: object")
         yield where, row
 
 
-def _require(names: Iterable[str], what: str) -> None:
-    if not {"path", "duration"} <= set(names):
-        raise ValueError(f"{what} must name path and duration; got {', '.join(names) or 'nothing'}")
+def _require(names: Iterable[str], timed: bool, what: str) -> None:
+    needed = ("path", "duration") if timed else ("path",)
+    if not set(needed) <= set(names):
+        raise ValueError(f"{what} must name {' and '.join(needed)}; got {', '.join(names) or 'nothing'}")
 
 
-def _to_clip(row: Mapping[str, Any], folder: Path, where: str) -> Clip:
+def _to_clip(row: Mapping[str, Any], folder: Path, where: str, timed: bool) -> Clip:
     path = row["path"]
     if not (isinstance(path, str) and path):
         raise ValueError(f"{where}: path must be the name of a file; got {path!r}")
-    try:
-        seconds = float(row["duration"])
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+    seconds = _to_seconds(row.get("duration"))
+    if timed and math.isnan(seconds):
         raise ValueError(f"{where}: duration must be a positive number of seconds; got {row['duration']!r}")
-    speaker, name, transcript = ("" if row.get(key) is None else str(row[key]) for key in ("speaker", *RARE_COLUMNS))
+    speaker, name, transcript = (_to_text(row.get(key)) for key in ("speaker", *RARE_COLUMNS))
     return Clip(folder / path, seconds, speaker, name, transcript)
+
+
+def _to_seconds(value: Any) -> float:
+    """NaN of what is no length of audio."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return seconds if 0 < seconds < math.inf else math.nan
+
+
+def _to_text(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _from_folder(path: Path, folder: str) -> str:

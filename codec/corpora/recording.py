@@ -24,7 +24,8 @@ class Recording:
 
     Attributes:
         id: Unique in its corpus.
-        source: Where it came from, for people: "a/b.flac", "x.tar:b.flac", "x.parquet[12]".
+        source: Where it came from, for people: "clips/a/b.flac", "shards/x.tar:b.flac", "x.parquet[12]". It begins with
+            the name of what was given, wherever that lies, so that it is the same however its path was written.
         speaker: Who speaks; None if nobody knows.
         transcript: What is said; None if nobody knows.
         place: Where its bytes are.
@@ -50,7 +51,7 @@ class Recording:
             name = f"descriptor {file}" if isinstance(file, int) else file
             try:
                 source = stack.enter_context(open_source(file))
-            except AudioFileError as error:
+            except (AudioFileError, ValueError) as error:  # no file has such a name
                 raise AudioFileError(f"{self.source}: {str(error).removeprefix(f'{name}: ')}") from error
             source.name = self.source
             yield source
@@ -70,7 +71,7 @@ class Recording:
         """
         try:
             fields = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict) or set(fields) != set(KEYS) or not isinstance(fields["place"], dict):
             raise ValueError(f"recording must be a JSON object of {', '.join(KEYS)}; got {line[:60]!r}")

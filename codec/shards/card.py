@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from codec.quantize.usage import perplexity
-from codec.shards.record import ShardRecord
+from codec.shards.record import Records
 from codec.shards.schema import CodecFacts
 from codec.tokens import CodecTokenizer
 from codec.tokens.vocabulary import SPECIAL
@@ -41,7 +41,7 @@ tokens = TokenFiles("FOLDER")[0]   # its token ids, memory-mapped; TokenFiles("F
 """
 
 
-def card_of(facts: CodecFacts, records: Sequence[ShardRecord], tokenizer: CodecTokenizer) -> str:
+def card_of(facts: CodecFacts, records: Records, tokenizer: CodecTokenizer) -> str:
     """The text of the card, in Markdown with a head in YAML.
 
     Args:
@@ -65,12 +65,13 @@ def card_of(facts: CodecFacts, records: Sequence[ShardRecord], tokenizer: CodecT
     return "\n".join(sections)
 
 
-def _overview(facts: CodecFacts, records: Sequence[ShardRecord]) -> Iterator[tuple[str, str]]:
-    errors = sum(len(record.errors) for record in records)
-    yield "clips", f"{sum(record.clips for record in records)}"
-    yield "hours", f"{math.fsum(record.seconds for record in records) / 3600:.3f}"
-    yield "frames", f"{sum(record.frames for record in records)}"
-    yield "shards", f"{len(records)}"
+def _overview(facts: CodecFacts, records: Records) -> Iterator[tuple[str, str]]:
+    shards = records.shards
+    errors = sum(len(shard.errors) for shard in shards)
+    yield "clips", f"{sum(shard.clips for shard in shards)}"
+    yield "hours", f"{math.fsum(shard.seconds for shard in shards) / 3600:.3f}"
+    yield "frames", f"{sum(shard.frames for shard in shards)}"
+    yield "shards", f"{len(shards)}"
     yield "clips that could not be read", f"{errors}, listed in errors.jsonl" if errors else "none"
     yield "codec", f"`{facts.model}`, weights `{facts.fingerprint}`"
     yield "sample rate", f"{facts.sample_rate} Hz"
@@ -82,7 +83,7 @@ def _overview(facts: CodecFacts, records: Sequence[ShardRecord]) -> Iterator[tup
     )
 
 
-def _stages(facts: CodecFacts, records: Sequence[ShardRecord]) -> Iterator[tuple[str, str, str]]:
+def _stages(facts: CodecFacts, records: Records) -> Iterator[tuple[str, str, str]]:
     for stage, effective in enumerate(_perplexities(records)):
         yield f"{stage}", f"{effective:.1f} of {facts.codebook_size}", f"{math.log2(effective):.2f}"
 
@@ -99,11 +100,11 @@ def _vocabulary(tokenizer: CodecTokenizer) -> Iterator[tuple[str, str]]:
         yield f"{vocabulary.id_of(name)}", f"`{name}`"
 
 
-def _perplexities(records: Sequence[ShardRecord]) -> list[float]:
-    return perplexity(sum(torch.tensor(record.counts) for record in records)).tolist()  # type: ignore[arg-type]
+def _perplexities(records: Records) -> list[float]:
+    return perplexity(torch.from_numpy(records.counts)).tolist()
 
 
-def _entropy_rate(facts: CodecFacts, records: Sequence[ShardRecord]) -> float:
+def _entropy_rate(facts: CodecFacts, records: Records) -> float:
     return facts.frame_rate * sum(math.log2(effective) for effective in _perplexities(records))
 
 

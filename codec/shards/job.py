@@ -4,24 +4,24 @@ Nothing is kept in memory or sent from process to process: job.json and plan.jso
 each shard that it is done. So any number of processes, one after the other or at once, do one job.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, zip_longest
+from itertools import islice
+from math import inf
 from pathlib import Path
 
 from codec.corpora.recording import Recording
 from codec.model import Codec
 from codec.settings import settings_from
 from codec.shards.manifest import MANIFEST_FILE, Manifest, finish, load_manifest
-from codec.shards.record import finished_shards
+from codec.shards.plan import PLAN_FILE, first_difference, plan_sha256, read_plan, shard_offsets, write_plan
+from codec.shards.record import finished_shards, forget_shard, is_finished, load_record
 from codec.shards.schema import CodecFacts
-from codec.shards.whole import clear_partial, write_whole
+from codec.shards.whole import clear_partial, create_whole
 from codec.tokens import CodecTokenizer
 
 JOB_FILE = "job.json"
-PLAN_FILE = "plan.jsonl"
 
 SHARD_SIZE = 512
 BATCH_SECONDS = 60.0
@@ -43,7 +43,7 @@ class Job:
         plan_sha256: Of plan.jsonl, a line for each recording.
 
     Raises:
-        ValueError: A number is not positive.
+        ValueError: A number is not positive, or infinite.
     """
 
     codec: CodecFacts
@@ -57,8 +57,8 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("shard_size", "batch_seconds", "num_recordings"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
 
     @property
     def num_shards(self) -> int:
@@ -119,10 +119,8 @@ def plan_job(
     facts = CodecFacts(
         codec.name, codec.fingerprint(), codec.sample_rate, codec.frame_rate, codec.codebook_size, stages
     )
-    digest = hashlib.sha256()
-    for line in _lines(recordings):
-        digest.update(line)
-    job = Job(facts, pattern, shared, tuple(extras), shard_size, batch_seconds, len(recordings), digest.hexdigest())
+    sha256 = plan_sha256(recordings)
+    job = Job(facts, pattern, shared, tuple(extras), shard_size, batch_seconds, len(recordings), sha256)
     job.tokenizer()  # refuses what it does not know
     return job
 
@@ -138,20 +136,22 @@ def start_job(folder: Path, job: Job, recordings: Sequence[Recording]) -> None:
         recordings: The same.
 
     Raises:
-        ValueError: In the folder is another job, and the message says what differs, or something else.
+        ValueError: In the folder is another job, and the message says what differs; or something else; or the plan is
+            not that of the job any more.
         OSError: It cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if JOB_FILE in there:
+    if (folder / JOB_FILE).exists():  # after the listing: others may be beginning
         _check_same(folder, load_job(folder), job, recordings)
     elif there:
         raise ValueError(f"{folder} must be empty or hold a job begun earlier; got {min(there)} and no {JOB_FILE}")
     else:
-        write_whole(folder / JOB_FILE, (json.dumps(asdict(job), indent=2) + "\n").encode())
-        _check_same(folder, load_job(folder), job, recordings)  # of commands that start at once, one was the last
+        create_whole(folder / JOB_FILE, (json.dumps(asdict(job), indent=2) + "\n").encode())
+        _check_same(folder, load_job(folder), job, recordings)  # of commands that start at once, one was the first
     if not (folder / PLAN_FILE).exists():
-        write_whole(folder / PLAN_FILE, b"".join(_lines(recordings)))
+        write_plan(folder, recordings)
+    shard_offsets(folder, job.plan_sha256, job.shard_size)  # which reads it
 
 
 def load_job(folder: Path) -> Job:
@@ -170,15 +170,46 @@ def load_job(folder: Path) -> Job:
 
 
 def recordings_of(folder: Path, index: int) -> list[Recording]:
-    """The recordings of one shard, as plan.jsonl lists them."""
-    size = load_job(folder).shard_size
-    with (folder / PLAN_FILE).open("rb") as file:
-        return [Recording.from_json(line.decode()) for line in islice(file, index * size, (index + 1) * size)]
+    """The recordings of one shard, as plan.jsonl lists them.
+
+    Raises:
+        ValueError: The plan is not that of the job any more.
+        OSError: It cannot be read.
+    """
+    job = load_job(folder)
+    begin = shard_offsets(folder, job.plan_sha256, job.shard_size)[index]
+    return list(islice(read_plan(folder, begin), job.shard_size))
 
 
-def pending(folder: Path) -> list[int]:
-    """Indices of the shards that are not finished."""
-    return sorted(set(range(load_job(folder).num_shards)).difference(finished_shards(folder)))
+def pending(folder: Path, among: Iterable[int] | None = None) -> list[int]:
+    """Indices of the shards that are not finished: their record is lacking, or a file that it lists, or a part of one.
+
+    Args:
+        folder: Of the corpus.
+        among: Which shards to look at, in order. Default: all.
+    """
+    recorded = set(finished_shards(folder))
+    indices = range(load_job(folder).num_shards) if among is None else among
+    return [index for index in indices if index not in recorded or not is_finished(folder, index)]
+
+
+def forget_errors(folder: Path, among: Iterable[int]) -> list[int]:
+    """Let the finished shards that list bad recordings be made again.
+
+    Args:
+        folder: Of the corpus, which is no longer finished if there are any.
+        among: Which shards to look at.
+
+    Returns:
+        Which those are.
+    """
+    recorded = set(finished_shards(folder))
+    bad = [index for index in among if index in recorded and _has_errors(folder, index)]
+    if bad:
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    for index in bad:
+        forget_shard(folder, index)
+    return bad
 
 
 def finish_job(folder: Path) -> Manifest | None:
@@ -194,23 +225,27 @@ def finish_job(folder: Path) -> Manifest | None:
         # What was killed left them. It comes last, since it takes them from others that finish the job, too: they find
         # it finished.
         clear_partial(folder)
-    except FileNotFoundError:
-        if not (folder / MANIFEST_FILE).exists():
+    except (FileNotFoundError, ValueError) as error:
+        if pending(folder):  # another process forgot some meanwhile
+            return None
+        if isinstance(error, ValueError) or not (folder / MANIFEST_FILE).exists():
             raise
         manifest = load_manifest(folder)
     return manifest
 
 
-def _lines(recordings: Sequence[Recording]) -> Iterator[bytes]:
-    for recording in recordings:
-        yield f"{recording.to_json()}\n".encode()
+def _has_errors(folder: Path, index: int) -> bool:
+    try:
+        return bool(load_record(folder, index).errors)
+    except ValueError:  # not finished at all
+        return False
 
 
 def _check_same(folder: Path, begun: Job, job: Job, recordings: Sequence[Recording]) -> None:
     was, now = _flat(begun), _flat(job)
     differences = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
     if begun.plan_sha256 != job.plan_sha256:
-        differences.append(_first_difference(folder / PLAN_FILE, recordings))
+        differences.append(first_difference(folder, recordings))
     if differences:
         raise ValueError(
             f"{folder} holds another job: {'; '.join(differences)}. Go on with the same input and settings, or choose "
@@ -222,23 +257,3 @@ def _flat(job: Job) -> dict[str, object]:
     table = asdict(job)
     del table["plan_sha256"]
     return {**table.pop("codec"), **table}
-
-
-def _first_difference(plan: Path, recordings: Sequence[Recording]) -> str:
-    """Which recording is another."""
-    if not plan.exists():  # killed before it was written
-        return "the recordings were others"
-    with plan.open("rb") as begun:
-        for number, (was, now) in enumerate(zip_longest(begun, _lines(recordings)), start=1):
-            if was != now:
-                return f"recording {number} was {_describe(was, now)}, now {_describe(now, was)}"
-    return f"{plan.name} was another"
-
-
-def _describe(line: bytes | None, other: bytes | None) -> str:
-    """The id of a recording, and in what else it differs from another one."""
-    if line is None:
-        return "none"
-    told, compared = json.loads(line), {} if other is None else json.loads(other)
-    others = [f"{name} {value}" for name, value in told.items() if compared and value != compared.get(name)]
-    return ", ".join([told["id"], *(each for each in others if not each.startswith("id "))])

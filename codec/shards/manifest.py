@@ -3,14 +3,17 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from codec.settings import settings_from
 from codec.shards.card import CARD_FILE, card_of
 from codec.shards.parquet import RowsFile
 from codec.shards.record import (
     FileSum,
+    Records,
     ShardRecord,
     finished_shards,
     load_object,
@@ -80,11 +83,10 @@ def finish(folder: Path) -> Manifest:
         ValueError: There is no shard, or there are gaps between them; or a file is damaged, or of another codec.
         OSError: A file cannot be written.
     """
-    records = load_records(folder)
-    facts = common_facts(folder, len(records))
-    _check_counts(folder, facts, records)
-    write_whole(folder / ERRORS_FILE, errors_of(records))
-    manifest = manifest_of(folder, facts, records)
+    facts = common_facts(folder, count_shards(folder))
+    records = load_records(folder, facts)
+    write_whole(folder / ERRORS_FILE, errors_of(records.shards))
+    manifest = manifest_of(folder, facts, records.shards)
     content = (json.dumps(asdict(manifest), indent=2) + "\n").encode()
     path, card = folder / MANIFEST_FILE, folder / CARD_FILE
     if not (card.exists() and path.exists() and path.read_bytes() == content):
@@ -117,18 +119,42 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def load_records(folder: Path) -> list[ShardRecord]:
-    """The records of all shards.
+def count_shards(folder: Path) -> int:
+    """How many there are.
 
     Raises:
-        ValueError: There is none, or there are gaps between them, or one is damaged.
+        ValueError: There is none, or there are gaps between them.
     """
     indices = finished_shards(folder)
     if not indices:
         raise ValueError(f"{folder}: has no finished shard")
     if gaps := sorted(set(range(indices[-1] + 1)) - set(indices)):
         raise ValueError(f"{folder}: must have all shards up to {indices[-1]}; {shard_name(gaps[0])} is not finished")
-    return [load_record(folder, index) for index in indices]
+    return len(indices)
+
+
+def load_records(folder: Path, facts: CodecFacts) -> Records:
+    """The records of all shards.
+
+    Args:
+        folder: Of the corpus.
+        facts: Of the codec.
+
+    Raises:
+        ValueError: There is none, or there are gaps between them, or one is damaged or of another codec.
+    """
+    total = np.zeros((facts.num_quantizers, facts.codebook_size), dtype=np.int64)
+    shards = []
+    for index in range(count_shards(folder)):
+        record = load_record(folder, index)
+        if [len(counts) for counts in record.counts] != [facts.codebook_size] * facts.num_quantizers:
+            raise ValueError(
+                f"{record_path(folder, index)}: must have counts of {facts.num_quantizers} stages of "
+                f"{facts.codebook_size} codes"
+            )
+        total += np.array(record.counts)
+        shards.append(replace(record, counts=()))
+    return Records(shards, total)
 
 
 def common_facts(folder: Path, num_shards: int) -> CodecFacts:
@@ -179,12 +205,3 @@ def manifest_of(folder: Path, facts: CodecFacts, records: Sequence[ShardRecord])
         shards=shards,
         files=tuple(sorted(files, key=lambda file: file.name)),
     )
-
-
-def _check_counts(folder: Path, facts: CodecFacts, records: Sequence[ShardRecord]) -> None:
-    for record in records:
-        if [len(counts) for counts in record.counts] != [facts.codebook_size] * facts.num_quantizers:
-            raise ValueError(
-                f"{record_path(folder, record.index)}: must have counts of {facts.num_quantizers} stages of "
-                f"{facts.codebook_size} codes"
-            )

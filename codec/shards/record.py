@@ -1,12 +1,18 @@
 """The record of a finished shard: what was made of its clips, and the sums of its files. It is written last."""
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from codec.settings import settings_from
 from codec.shards.whole import checksum, write_whole
+
+_RECORD = re.compile(r"shard-(\d{5,})\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,18 @@ class ShardRecord:
     counts: tuple[tuple[int, ...], ...]
 
 
+class Records(NamedTuple):
+    """Those of all shards.
+
+    Attributes:
+        shards: In their order, without counts: those of thousands of shards would be gigabytes.
+        counts: Of all shards, [num_quantizers, codebook_size].
+    """
+
+    shards: list[ShardRecord]
+    counts: NDArray[np.int64]
+
+
 def shard_name(index: int) -> str:
     """Of the files of a shard, without the suffix."""
     return f"shard-{index:05d}"
@@ -67,7 +85,21 @@ def record_path(folder: Path, index: int) -> Path:
 
 def finished_shards(folder: Path) -> list[int]:
     """Indices of the shards that have a record."""
-    return sorted(int(path.stem.removeprefix("shard-")) for path in folder.glob("shard-*[0-9].json"))
+    return sorted(int(match[1]) for path in folder.iterdir() if (match := _RECORD.fullmatch(path.name)))
+
+
+def is_finished(folder: Path, index: int) -> bool:
+    """Whether a shard has a record, and the files that this lists, of the same sizes."""
+    try:
+        files = load_record(folder, index).files
+        return all((folder / file.name).stat().st_size == file.size for file in files)
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def forget_shard(folder: Path, index: int) -> None:
+    """Let a shard be one that is still to be made. Its files stay until others replace them."""
+    record_path(folder, index).unlink(missing_ok=True)
 
 
 def write_record(folder: Path, record: ShardRecord) -> None:
@@ -83,8 +115,14 @@ def load_record(folder: Path, index: int) -> ShardRecord:
     """
     path = record_path(folder, index)
     table = load_object(path)
+    counts: Any = table.get("counts")
+    if _is_table(counts):
+        # Thousands of numbers, which need not be looked at one by one.
+        table["counts"] = []
     try:
         record = settings_from(table, ShardRecord)
+        if not record.counts:
+            record = replace(record, counts=tuple(map(tuple, counts)))
         if record.index != index:
             raise ValueError(f"index must be {index}; got {record.index}")
     except ValueError as error:
@@ -108,3 +146,12 @@ def load_object(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{path}: must hold a JSON object; got {type(table).__name__}")
     return table
+
+
+def _is_table(counts: object) -> bool:
+    """Whether they are rows of the same length of numbers that fit int64."""
+    try:
+        found = np.array(counts)
+    except ValueError:
+        return False
+    return found.ndim == 2 and found.dtype == np.int64

@@ -1,3 +1,4 @@
+import math
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from codec.audio import AudioFileError, read_audio
-from codec.corpora.arrow import list_dataset, list_parquet, read_dataset_row, read_parquet_row
+from codec.corpora.arrow import list_dataset, list_parquet, list_paths, read_dataset_row, read_parquet_row
 from codec.corpora.find import find_recordings
 from codec.corpora.place import DatasetRow, ParquetRow
 
@@ -31,13 +32,13 @@ def test_rows_are_listed_and_read_wherever_their_audio_is(tmp_path, make_dataset
     path = saved(dataset, tmp_path / name, kind is ParquetRow)
     recordings = find_recordings([path])
     assert [(one.id, one.speaker, one.transcript) for one in recordings] == [
-        ("v", "3", "é"),
-        ("w", "1", None),
-        ("x", "4", None),
-        ("y", "1", "c"),
-        ("z", "5", "d"),
+        ("x/v", "3", "é"),
+        ("x/w", "1", None),
+        ("x/x", "4", None),
+        ("x/y", "1", "c"),
+        ("x/z", "5", "d"),
     ]
-    assert (recordings[3].source, recordings[3].place) == (f"{path}[3]", kind(str(path), "audio", 3))
+    assert (recordings[3].source, recordings[3].place) == (f"{name}[3]", kind(str(path), "audio", 3))
     for index in (4, 1, 2, 0, 3):
         assert torch.equal(waveform(recordings[index]), read_audio([*clips, *clips][index]).waveform)
 
@@ -78,17 +79,41 @@ def test_a_table_of_no_audio_or_of_several_is_refused(tmp_path, columns, shown):
         list_parquet(str(tmp_path / "x.parquet"), "x")
 
 
-def test_an_id_that_is_none_is_refused(tmp_path):
-    pq.write_table(pa.table({"audio": cells(b"1"), "id": [None]}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"^x\[0\]: id must be text or a whole number; it is neither$"):
-        list(list_parquet(str(tmp_path / "x.parquet"), "x").rows)
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        ([7, 8], ["7", "8"]),
+        ([7.0, 8.5], ["7", "8.5"]),
+        (["a", "a"], [None, None]),
+        (["a", None], [None, None]),
+        ([7.0, math.nan], [None, None]),
+        ([[1], [2]], [None, None]),
+    ],
+)
+def test_ids_count_if_they_tell_all_rows_apart(tmp_path, ids, told):
+    audio = pa.concat_arrays([cells(b"1"), cells(b"2")])
+    pq.write_table(pa.table({"audio": audio, "id": ids}), tmp_path / "x.parquet")
+    assert [row.id for row in list_parquet(str(tmp_path / "x.parquet"), "x").rows] == told
+
+
+def test_text_that_is_no_unicode_is_shown_as_such(tmp_path):
+    text = pa.array([b"caf\xe9"]).view("string")
+    pq.write_table(pa.table({"audio": cells(b"1"), "text": text}), tmp_path / "x.parquet")
+    assert next(list_parquet(str(tmp_path / "x.parquet"), "x").rows).transcript == "caf\\xe9"
+
+
+def test_paths_are_listed_of_audio_columns_alone(tmp_path):
+    audio = pa.array([{"bytes": b"1", "path": "a.wav"}, None, {"bytes": b"2", "path": None}])
+    for name, columns in {"x": {"audio": audio, "id": [1, 2, 3]}, "y": {"id": [1]}}.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    assert [list_paths(str(tmp_path / f"{name}.parquet"), name) for name in "xy"] == [["a.wav"], None]
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x"])
 def test_rows_without_audio_and_rows_that_are_gone_are_told(tmp_path, make_dataset, name):
     path = str(saved(make_dataset([b"1", None]), tmp_path / name, name.endswith("parquet")))
     (_, empty), read = find_recordings([Path(path)]), {"x": read_dataset_row, "x.parquet": read_parquet_row}[name]
-    with pytest.raises(AudioFileError, match=rf"^{re.escape(path)}\[1\]: holds no audio$"), empty.open():
+    with pytest.raises(AudioFileError, match=rf"^{name}\[1\]: holds no audio$"), empty.open():
         pass
     with pytest.raises(AudioFileError, match=r"^x\[2\]: is not there; the table has 2 rows$"):
         read(path, "audio", 2, "x[2]")

@@ -1,10 +1,13 @@
+import json
 import os
 
 import pytest
 
-from codec.audio import find_audio
+from codec.audio import AudioFileError, find_audio
 from codec.corpora.folder import list_folder, walk
 from codec.corpora.place import File
+from codec.model import Codec
+from codec.shards.job import plan_job, start_job
 
 
 @pytest.fixture
@@ -30,8 +33,42 @@ def test_files_are_those_that_find_audio_finds_in_the_same_order(fill):
     )
     os.symlink(folder / "a", folder / "link")
     os.symlink(folder / "b.wav", folder / "linked.wav")
-    os.symlink(folder / "nowhere", folder / "broken.wav")
-    assert [one.source for one in listed(folder)] == [str(path) for path in find_audio(folder)]
+    assert [one.place.path for one in listed(folder)] == [str(path) for path in find_audio(folder)]
+    assert [one.source for one in listed(folder)] == [
+        str(path.relative_to(folder.parent)) for path in find_audio(folder)
+    ]
+
+
+def test_links_to_folders_are_followed_but_to_nothing_twice(fill):
+    folder = fill(dict.fromkeys(["in/real/1.wav", "elsewhere/2.wav", "elsewhere/sub/3.wav", "outside.wav"], "")) / "in"
+    targets = ["../elsewhere/sub", "../elsewhere", "../elsewhere", "real", ".", "../elsewhere/sub", "loop"]
+    for name, target in zip([*"abcdef", "loop"], targets, strict=True):
+        os.symlink(target, folder / name)
+    os.symlink("../in", folder.parent / "elsewhere/back")
+    assert list(walk(folder)) == ["a/3.wav", "b/2.wav", "loop", "real/1.wav"]
+    os.symlink("..", folder / "whole")
+    assert list(walk(folder))[-1] == "whole/outside.wav"
+
+
+def test_links_to_nowhere_are_recordings_that_cannot_be_opened(fill):
+    folder = fill({"a.wav": ""})
+    os.symlink("nowhere", folder / "b.wav")
+    os.symlink("c.wav", folder / "c.wav")
+    os.symlink("nowhere", folder / "notes")
+    assert [one.id for one in listed(folder)] == ["a", "b", "c"]
+    for recording, problem in zip(listed(folder)[1:], ["No such file", "Too many levels"], strict=True):
+        with pytest.raises(AudioFileError, match=problem), recording.open():
+            pass
+
+
+def test_what_was_tokenized_into_the_folder_is_passed_over(fill):
+    folder = fill({"a.wav": "", "tokens/old/b.wav": "", "mine/job.json": "[]", "mine/c.wav": ""})
+    codec = Codec.from_pretrained("speech_16khz")
+    start_job(folder / "out/tokens", plan_job(codec, listed(folder)), listed(folder))
+    assert {path.name for path in (folder / "out/tokens").iterdir()} == {"job.json", "plan.jsonl"}
+    assert list(walk(folder)) == ["a.wav", "mine/c.wav", "mine/job.json", "tokens/old/b.wav"]
+    (folder / "out/tokens/job.json").write_text(json.dumps({"mine": 1}))
+    assert "out/tokens/plan.jsonl" in walk(folder)
 
 
 def test_an_id_is_the_path_without_suffix_and_the_first_folder_speaks(fill):
@@ -40,6 +77,11 @@ def test_an_id_is_the_path_without_suffix_and_the_first_folder_speaks(fill):
         ("anna/1/a.b", "anna", None),
         ("c", None, None),
     ]
+
+
+def test_files_that_differ_in_their_suffix_alone_keep_it(fill):
+    recordings = listed(fill(dict.fromkeys(["s/a.flac", "s/a.g.wav", "s/a.wav", "t/a.wav", "s/a.txt"], "")))
+    assert [one.id for one in recordings] == ["s/a.flac", "s/a.g", "s/a.wav", "t/a"]
 
 
 @pytest.mark.parametrize("split", ["", "dev-clean/", "LibriTTS/dev-clean/"])
@@ -66,12 +108,13 @@ def test_transcripts_of_librispeech_are_found_where_they_are(fill):
 def test_a_name_that_is_no_unicode_is_shown_as_such_and_can_be_opened(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.wav")).touch()
     (found,) = listed(tmp_path)
-    assert (found.id, found.source) == ("\\xff", f"{tmp_path}/\\xff.wav")
+    assert (found.id, found.source) == ("\\xff", f"{tmp_path.name}/\\xff.wav")
     assert os.path.exists(found.place.path)
 
 
-def test_sources_are_as_given_and_places_do_not_depend_on_the_working_folder(fill, monkeypatch):
-    folder = fill({"in/a.wav": ""})
+def test_a_folder_is_the_same_however_its_path_is_written(fill, monkeypatch):
+    folder = fill({"in/b/a.wav": ""}) / "in"
     monkeypatch.chdir(folder)
-    (found,) = listed(type(folder)("in"))
-    assert (found.source, found.place) == ("in/a.wav", File(str(folder / "in/a.wav")))
+    for path in (folder, ".", "../in/", "b/.."):
+        (found,) = listed(type(folder)(path))
+        assert (found.source, found.place) == ("in/b/a.wav", File(str(folder / "b/a.wav")))

@@ -1,6 +1,8 @@
 import json
+import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,21 @@ def test_another_suffix_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".tsv", "path\na.wav\n"),
+        (".jsonl", '{"path": "a.wav"}'),
+        (".jsonl", '{"path": "a.wav", "duration": "?"}'),
+        (".jsonl", f'{{"path": "a.wav", "duration": 1{"0" * 400}, "speaker": [{"[" * 100 + "]" * 100}]}}'),
+    ],
+)
+def test_lengths_may_be_unknown_where_nobody_asks_for_them(write, tmp_path, suffix, text):
+    (clip,) = read_manifest(write(suffix, text), timed=False)
+    assert math.isnan(clip.seconds)
+    assert replace(clip, seconds=0) == Clip(tmp_path / "a.wav", 0)
+
+
+@pytest.mark.parametrize(
     ("suffix", "text", "message"),
     [
         (".tsv", "a.wav\t2\n", "1: header must name path and duration; got a.wav, 2"),
@@ -93,6 +110,7 @@ def test_another_suffix_is_refused(tmp_path):
         (".jsonl", '{"path": "a"}\n', "1: object must name path and duration; got path"),
         (".jsonl", "{}\n", "1: object must name path and duration; got nothing"),
         (".jsonl", '{"path": "a", "duration": 1}\n{"path"\n', "2: line must be a JSON object; got '{\"path\"'"),
+        (".jsonl", "[" * 200_000, f"1: line must be a JSON object; got '{'[' * 60}'"),
         (".jsonl", "[1]\n", "1: line must be a JSON object; got '[1]'"),
         (".jsonl", '{"path": 3, "duration": 1}\n', "1: path must be the name of a file; got 3"),
         (".jsonl", '{"path": "a", "duration": null}', "1: duration must be a positive number of seconds; got None"),

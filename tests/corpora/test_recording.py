@@ -41,6 +41,7 @@ def test_every_place_is_among_the_examples():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("[" * 200_000, "recording must be a JSON object of id, source, speaker, transcript, place; got '[[["),
         ("{", "recording must be a JSON object of id, source, speaker, transcript, place; got '{'"),
         (
             '{"id": "a"}',
@@ -91,13 +92,15 @@ def test_opening_leaves_no_descriptor_behind(tmp_path, clips):
             f"shown: the archive ends {(1 << 50) - 7} bytes before it does",
         ),
         (ArchiveMember("{folder}/missing.tar", 2, 3), "shown: No such file or directory"),
+        (File("{folder}/half \ud83d.flac"), "shown: 'utf-8' codec can't encode character '\\ud83d' in position"),
+        (File("{folder}/nul \0.flac"), "shown: embedded null byte"),
         (Unreadable("damaged"), "shown: damaged"),
     ],
 )
 def test_what_is_wrong_is_told_under_the_name_of_the_source(tmp_path, place, message):
     (tmp_path / "bad.flac").write_bytes(b"not audio")
     placed = Recording.from_json(recording(place).to_json().replace("{folder}", json.dumps(str(tmp_path))[1:-1]))
-    with pytest.raises(AudioFileError, match=f"^{re.escape(message)}$"), placed.open():
+    with pytest.raises(AudioFileError, match=f"^{re.escape(message)}"), placed.open():
         pass
 
 

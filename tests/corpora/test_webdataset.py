@@ -1,11 +1,12 @@
 import json
+import logging
 import re
+from tarfile import TarFile
 
 import pytest
 import torch
 
 from codec.audio import AudioFileError, read_audio
-from codec.corpora import webdataset
 from codec.corpora.place import Unreadable
 from codec.corpora.webdataset import list_archive
 
@@ -21,7 +22,6 @@ def test_members_of_one_key_are_a_recording_in_the_order_of_the_archive(write_ta
         [
             ("./b.json", json.dumps({"speaker_id": 7, "text": "not me", "more": [1]}).encode()),
             ("./b.flac", speech[0]),
-            ("./b.txt", "é, I\n".encode()),
             ("sub/a.flac", speech[1]),
             ("sub/a.json", b'{"transcription": "go on", "speaker": ""}'),
             ("sub/a.cls", b"1"),
@@ -30,6 +30,7 @@ def test_members_of_one_key_are_a_recording_in_the_order_of_the_archive(write_ta
             ("._c.flac", b"what a Mac adds"),
             ("c.near.FLAC", speech[2]),
             ("c.far.flac", speech[0]),
+            ("./b.txt", "é, I\n".encode()),
         ],
     )
     recordings = list(list_archive(path, "x"))
@@ -39,7 +40,8 @@ def test_members_of_one_key_are_a_recording_in_the_order_of_the_archive(write_ta
         ("x/c.near", None, "both"),
         ("x/c.far", None, "both"),
     ]
-    assert recordings[0].source == f"{path}:./b.flac"
+    assert recordings[0].source == "x.tar:b.flac"
+    assert next(list_archive(path, "x", "shards/x.tar")).source == "shards/x.tar:b.flac"
     for one, clip in zip(recordings, [*clips, clips[0]], strict=True):
         with one.open() as source:
             assert torch.equal(source.read_all(), read_audio(clip).waveform)
@@ -47,12 +49,8 @@ def test_members_of_one_key_are_a_recording_in_the_order_of_the_archive(write_ta
 
 def test_nothing_is_kept_of_members_that_were_passed(write_tar, monkeypatch):
     kept = []
-    of_group = webdataset._recordings
-    monkeypatch.setattr(
-        webdataset,
-        "_recordings",
-        lambda archive, *rest: (kept.append(len(archive.members)), of_group(archive, *rest))[1],
-    )
+    of_tarfile = TarFile.next
+    monkeypatch.setattr(TarFile, "next", lambda archive: (kept.append(len(archive.members)), of_tarfile(archive))[1])
     path = write_tar("x.tar", [(f"{number}.flac", b"abc") for number in range(50)])
     assert len(list(list_archive(path, "x"))) == 50
     assert max(kept) <= 1
@@ -68,7 +66,7 @@ def test_what_is_whole_of_a_truncated_archive_is_listed_and_the_rest_is_told(wri
         [("x", f"damaged at byte {512 * 4}; what follows is lost")],
         [("x", "ends too early (unexpected end of data)")],
     )
-    assert recordings[-1].source == str(path)
+    assert recordings[-1].source == "x.tar"
 
 
 def test_a_damaged_header_does_not_hide_what_is_before_it(write_tar):
@@ -79,7 +77,7 @@ def test_a_damaged_header_does_not_hide_what_is_before_it(write_tar):
     recordings = list(list_archive(path, "x"))
     assert [one.id for one in recordings] == ["x/a", "x"]
     with (
-        pytest.raises(AudioFileError, match=rf"^{re.escape(str(path))}: damaged at byte 1024; what follows is lost$"),
+        pytest.raises(AudioFileError, match=r"^x\.tar: damaged at byte 1024; what follows is lost$"),
         recordings[-1].open(),
     ):
         pass
@@ -103,11 +101,47 @@ def test_an_archive_of_nothing_lists_nothing(write_tar):
         ("a.json", b"{", "a.json must be a JSON object; it is not"),
         ("a.json", b"\xff\xfe", "a.json must be a JSON object; it is not"),
         ("a.json", b"[1]", "a.json must be a JSON object; it is not"),
-        ("a.txt", bytes((1 << 20) + 1), "a.txt must be text of at most 1048576 bytes; it is of 1048577"),
+        ("a.json", b"[" * 200_000, "a.json must be a JSON object; it is not"),
+        ("a.json", b'{"speaker": ' + b"1" * 5_000 + b"}", "a.json must be a JSON object; it is not"),
+        ("a.txt", bytes((1 << 20) + 1), "a.txt must be of at most 1048576 bytes; it is of 1048577"),
     ],
 )
-def test_bad_text_costs_its_own_recording_alone(write_tar, name, data, message):
-    path = write_tar("x.tar", [("a.flac", b"1"), (name, data), ("b.flac", b"2"), ("b.txt", b"\xff")])
+def test_bad_text_costs_itself_alone(write_tar, caplog, name, data, message):
+    other = {"a.json": ("a.txt", b"said"), "a.txt": ("a.json", b'{"text": "said"}')}[name]
+    path = write_tar("x.tar", [("a.flac", b"1"), (name, data), other, ("b.flac", b"2"), ("b.txt", b"\xff")])
+    with caplog.at_level(logging.WARNING, "codec"):
+        recordings = list(list_archive(path, "x"))
+    assert not problems(recordings)
+    assert [(one.id, one.speaker, one.transcript) for one in recordings] == [
+        ("x/a", None, "said"),
+        ("x/b", None, "\\xff"),
+    ]
+    assert caplog.messages == [f"x.tar: what 1 members tell of audio is left out; the first: {message}"]
+
+
+def test_half_a_character_is_text_like_any_other(write_tar):
+    path = write_tar(
+        "x.tar", [("a.flac", b"1"), ("a.json", rb'{"transcript": "oops \ud83d", "speaker": "\ud83d\ude00"}')]
+    )
+    (found,) = list_archive(path, "x")
+    assert (found.transcript, found.speaker) == (r"oops \ud83d", "\U0001f600")
+
+
+def test_text_that_is_cut_off_is_left_out(write_tar, caplog):
+    path = write_tar("x.tar", [("a.flac", b"1"), ("a.txt", b"x" * 600)])
+    path.write_bytes(path.read_bytes()[: 512 * 3 + 100])
+    audio, damage = list_archive(path, "x")
+    assert (audio.transcript, damage.id) == (None, "x")
+    assert "what 1 members tell of audio is left out; the first: a.txt: unexpected end of data" in caplog.text
+
+
+def test_of_members_that_differ_in_their_suffix_the_suffix_stays_and_of_one_name_the_last(write_tar):
+    path = write_tar(
+        "x.tar", [("a.flac", b"1"), ("a.wav", b"22"), ("b.wav", b"3"), ("./a.wav", b"444"), ("a.txt", b"t")]
+    )
     recordings = list(list_archive(path, "x"))
-    assert problems(recordings) == [("x/a", message)]
-    assert recordings[1].transcript == "\\xff"
+    assert [(one.id, one.place.size, one.transcript) for one in recordings] == [
+        ("x/a.flac", 1, "t"),
+        ("x/a.wav", 3, "t"),
+        ("x/b", 1, None),
+    ]

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from codec.shards import CodecFacts, ShardRecord
 from codec.shards.card import card_of
+from codec.shards.record import Records
 from codec.tokens import CodecTokenizer
 
-# Stage 0 has 2 codes equally often: a perplexity of 2. Stage 1 has 4 over both shards.
-RECORDS = [
-    ShardRecord(0, 3, 1800.0, 4, (), (), ((2, 2, 0, 0), (2, 2, 0, 0))),
-    ShardRecord(1, 1, 1800.0, 4, (), (), ((2, 2, 0, 0), (0, 0, 2, 2))),
-]
+# Stage 0 has 2 codes equally often: a perplexity of 2. Stage 1 has 4.
+RECORDS = Records(
+    [ShardRecord(0, 3, 1800.0, 4, (), (), ()), ShardRecord(1, 1, 1800.0, 4, (), (), ())],
+    np.array([[4, 4, 0, 0], [2, 2, 2, 2]]),
+)
 FACTS = CodecFacts("speech", "0123", 16_000, 50.0, 4, 2)
 
 
@@ -53,5 +55,5 @@ def test_its_head_says_where_the_shards_are(corpus: Path) -> None:
 
 
 def test_no_codes_at_all_are_no_error() -> None:
-    record = ShardRecord(0, 0, 0.0, 0, (), (), ((0, 0, 0, 0), (0, 0, 0, 0)))
-    assert "| 0 | 1.0 of 4 | 0.00 |" in card_of(FACTS, [record], CodecTokenizer(2, 4))
+    records = Records([ShardRecord(0, 0, 0.0, 0, (), (), ())], np.zeros((2, 4), dtype=np.int64))
+    assert "| 0 | 1.0 of 4 | 0.00 |" in card_of(FACTS, records, CodecTokenizer(2, 4))

@@ -1,3 +1,5 @@
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +7,9 @@ import pytest
 
 from codec import Codec
 from codec.corpora.find import find_recordings
-from codec.shards.job import finish_job, load_job, pending, plan_job, recordings_of, start_job
+from codec.shards import job as module
+from codec.shards.job import finish_job, forget_errors, load_job, pending, plan_job, recordings_of, start_job
+from codec.shards.plan import shard_offsets
 from codec.shards.shard import make_shard
 
 
@@ -54,6 +58,75 @@ def test_what_is_pending_is_what_has_no_record(tmp_path, job, recordings, codec)
     assert finish_job(tmp_path) == manifest
 
 
+def test_a_shard_that_lacks_a_file_or_a_part_of_one_is_made_again(tmp_path, codec, librispeech) -> None:
+    recordings = find_recordings([librispeech / "dev-clean"])
+    start_job(tmp_path, plan_job(codec, recordings, num_quantizers=1), recordings)
+    make_shard(tmp_path, 0, codec)
+    whole = {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}
+    assert len(whole) == 4
+    for name in whole:
+        for content in (None, whole[name][:-2]):
+            (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+            assert pending(tmp_path) == [0]
+            assert finish_job(tmp_path) is None
+            make_shard(tmp_path, 0, codec)
+            assert {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")} == whole
+            assert pending(tmp_path) == []
+
+
+def test_while_a_shard_is_made_again_it_is_not_finished(tmp_path, job, recordings, codec, monkeypatch) -> None:
+    start_job(tmp_path, job, recordings)
+    make_shard(tmp_path, 0, codec)
+    size = (tmp_path / "shard-00000.parquet").stat().st_size
+    (tmp_path / "shard-00000.parquet").write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        make_shard(tmp_path, 0, codec, interrupt)
+    (tmp_path / "shard-00000.parquet").write_bytes(bytes(size))
+    assert pending(tmp_path, [0]) == [0]
+
+
+def interrupt(count: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_shards_that_list_bad_recordings_are_forgotten_and_no_others(tmp_path, codec, librispeech) -> None:
+    folder = shutil.copytree(librispeech / "train-clean-100", tmp_path / "corpus")
+    recordings = find_recordings([folder])
+    last = Path(recordings[-1].place.path)
+    there = last.read_bytes()
+    last.unlink()
+    out = tmp_path / "out"
+    start_job(out, plan_job(codec, recordings, num_quantizers=1, shard_size=2), recordings)
+    for index in range(3):
+        make_shard(out, index, codec)
+    assert finish_job(out).errors == 1
+    assert forget_errors(out, [0, 1]) == []
+    assert (out / "manifest.json").exists()
+    assert forget_errors(out, [0, 1, 2]) == [2]
+    assert not (out / "manifest.json").exists()
+    assert forget_errors(out, [0, 1, 2]) == []
+    assert pending(out) == [2]
+    last.write_bytes(there)
+    make_shard(out, 2, codec)
+    assert finish_job(out).errors == 0
+
+
+def test_what_another_process_forgets_as_this_one_finishes_is_not_finished(
+    tmp_path, job, recordings, codec, monkeypatch
+) -> None:
+    start_job(tmp_path, job, recordings)
+    for index in range(3):
+        make_shard(tmp_path, index, codec)
+    finish = module.finish
+
+    def forget_first(folder: Path) -> None:
+        (folder / "shard-00001.json").unlink()
+        finish(folder)
+
+    monkeypatch.setattr(module, "finish", forget_first)
+    assert finish_job(tmp_path) is None
+
+
 def test_finishing_takes_away_what_killed_processes_left(tmp_path, job, recordings, codec) -> None:
     start_job(tmp_path, job, recordings)
     for index in range(3):
@@ -96,6 +169,32 @@ def test_a_job_goes_on_with_the_same_plan_alone(tmp_path, job, recordings, codec
             start_job(tmp_path, other, recordings)
 
 
+def test_of_jobs_that_begin_at_once_the_first_one_stays(tmp_path, job, recordings, codec, monkeypatch) -> None:
+    create = module.create_whole
+
+    def be_second(path: Path, content: bytes) -> None:
+        create(path, content.replace(b"flatten", b"delay"))
+        create(path, content)
+
+    monkeypatch.setattr(module, "create_whole", be_second)
+    with pytest.raises(ValueError, match="holds another job: pattern was delay, now flatten"):
+        start_job(tmp_path, job, recordings)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_a_plan_that_is_not_that_of_the_job_any_more_is_refused(tmp_path, job, recordings) -> None:
+    start_job(tmp_path, job, recordings)
+    plan = (tmp_path / "plan.jsonl").read_bytes()
+    (tmp_path / "plan.jsonl").write_bytes(plan.replace(b"null", b"nul", 1))
+    shard_offsets.cache_clear()
+    for use in (lambda: start_job(tmp_path, job, recordings), lambda: recordings_of(tmp_path, 0)):
+        with pytest.raises(ValueError, match=r"plan.jsonl: must be the plan of the job"):
+            use()
+    (tmp_path / "plan.jsonl").unlink()
+    start_job(tmp_path, job, recordings)
+    assert (tmp_path / "plan.jsonl").read_bytes() == plan
+
+
 @pytest.mark.parametrize("plan_is_there", [True, False])
 def test_another_input_is_told_by_its_first_difference(tmp_path, job, recordings, codec, plan_is_there) -> None:
     start_job(tmp_path, job, recordings)
@@ -128,13 +227,15 @@ def test_a_folder_with_something_else_is_refused(tmp_path, job, recordings) -> N
 def test_settings_out_of_range_are_refused_before_anything_is_written(codec, recordings) -> None:
     for options, message in (
         ({"num_quantizers": 13}, "num_quantizers must be from 1 to 12; got 13"),
-        ({"shard_size": 0}, "shard_size must be positive; got 0"),
-        ({"batch_seconds": 0.0}, "batch_seconds must be positive; got 0"),
+        ({"shard_size": 0}, "shard_size must be positive and finite; got 0"),
+        ({"batch_seconds": 0.0}, "batch_seconds must be positive and finite; got 0"),
+        ({"batch_seconds": math.inf}, "batch_seconds must be positive and finite; got inf"),
+        ({"batch_seconds": math.nan}, "batch_seconds must be positive and finite; got nan"),
         ({"pattern": "delayed"}, "delay"),
     ):
         with pytest.raises(ValueError, match=message):
             plan_job(codec, recordings, **options)
-    with pytest.raises(ValueError, match="num_recordings must be positive; got 0"):
+    with pytest.raises(ValueError, match="num_recordings must be positive and finite; got 0"):
         plan_job(codec, [])
 
 

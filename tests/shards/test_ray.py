@@ -25,7 +25,10 @@ PATIENCE = 200.0
 
 SQUARES = """
 import json, os, signal, sys, time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+import psutil
 from codec.shards.ray import run_on_ray
 
 address, folder = sys.argv[1], Path(sys.argv[2])
@@ -46,10 +49,10 @@ def square(task):
     return task / 0 if task == 99 else task**2
 
 
-def problem_of(task, **options):
+def problem_of(task, setup=start, place=address, **options):
     try:
-        list(run_on_ray([task], start, address, **options))
-    except Exception as error:
+        list(run_on_ray([task], setup, place, **options))
+    except (Exception, KeyboardInterrupt) as error:
         return f"{type(error).__name__} {error}"
 
 
@@ -63,6 +66,30 @@ for result in run_on_ray(range(7), start, address, jobs=2):
     found["handlers"].append(str(signal.getsignal(signal.SIGTERM)))
 found["workers"] = len(list(folder.glob("worker_*")))
 found["failed"] = problem_of(99)
+print(json.dumps(found))
+"""
+
+# A cluster that is started for the work; one that is not there; and one whose user presses Ctrl-C while it works.
+ON_ITS_OWN = """
+def start_to_interrupt(driver):
+    return partial(interrupt, driver)
+
+
+def interrupt(driver, task):
+    raylet = psutil.Process().parent()
+    processes = [raylet, *raylet.children(recursive=True), *raylet.parent().children()]
+    (folder / "processes").write_text(" ".join(str(process.pid) for process in processes))
+    os.kill(driver, signal.SIGINT)
+    time.sleep(1000)
+
+
+found = {"no gpu": problem_of(1, gpu=True), "nowhere": problem_of(1, place="127.0.0.1:1")}
+found["interrupted"] = problem_of(1, partial(start_to_interrupt, os.getpid()), jobs=1)
+processes = []
+for number in (folder / "processes").read_text().split():
+    with suppress(psutil.NoSuchProcess):
+        processes.append(psutil.Process(int(number)))
+found["left"] = [process.pid for process in psutil.wait_procs(processes, timeout=100)[1]]
 print(json.dumps(found))
 """
 
@@ -132,15 +159,24 @@ def test_signals_are_handled_as_before(found) -> None:
     assert set(found["handlers"]) == {str(print)}
 
 
+@pytest.fixture(scope="module")
+def found_alone(environment, tmp_path_factory) -> dict[str, object]:
+    return run(environment, ON_ITS_OWN, "local", tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_a_local_cluster_without_a_gpu_is_refused(environment, tmp_path) -> None:
-    problem = run(environment, "print(json.dumps(problem_of(1, gpu=True)))", "local", tmp_path)
-    assert problem == "ValueError a local cluster must have a GPU; got none on this machine"
+def test_a_local_cluster_without_a_gpu_is_refused(found_alone) -> None:
+    assert found_alone["no gpu"] == "ValueError a local cluster must have a GPU; got none on this machine"
 
 
-def test_without_a_cluster_there_is_an_error(environment, tmp_path) -> None:
-    problem = run(environment, "print(json.dumps(problem_of(1)))", "127.0.0.1:1", tmp_path)
-    assert problem == "ConnectionError address must be that of a Ray cluster; nobody answers at 127.0.0.1:1"
+def test_without_a_cluster_there_is_an_error(found_alone) -> None:
+    problem = "ConnectionError address must be that of a Ray cluster; nobody answers at 127.0.0.1:1"
+    assert found_alone["nowhere"] == problem
+
+
+def test_an_interrupt_ends_the_local_cluster_too(found_alone) -> None:
+    assert found_alone["interrupted"] == "KeyboardInterrupt "
+    assert found_alone["left"] == []
 
 
 def test_no_tasks_need_no_cluster() -> None:

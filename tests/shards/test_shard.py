@@ -1,4 +1,9 @@
 import math
+import os
+import shutil
+import tarfile
+import tempfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,13 +13,14 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.backends import cuda, cudnn
 
 from codec import Codec
 from codec.audio import read_audio, resample
 from codec.corpora.find import find_recordings
 from codec.shards.job import finish_job, plan_job, start_job
 from codec.shards.parquet import read_rows
-from codec.shards.shard import length_batches, make_shard
+from codec.shards.shard import PASSING, length_batches, make_shard
 from codec.shards.token_files import TokenFiles
 
 # Of codes whose two nearest code vectors are equally near to the last digit of float32, another one may come out.
@@ -81,7 +87,7 @@ def test_rows_say_what_is_known_of_a_recording(tmp_path, codec, librispeech) -> 
     assert [row.speaker for row in rows] == ["1963", "1963", "3259", "3259", "6181", "6181"]
     assert all(row.id.split("-")[0].endswith(row.speaker) for row in rows)
     assert [row.duration for row in rows] == [1.0] * 6
-    assert all(Path(row.source).exists() for row in rows)
+    assert all((librispeech / row.source).exists() for row in rows)
     assert (record.clips, record.seconds, record.frames) == (6, 6.0, 300)
 
 
@@ -141,6 +147,60 @@ def test_bad_recordings_are_listed_and_leave_the_others_as_they_are(tmp_path, co
         assert all(str(folder) not in problem for problem in problems.values())
 
 
+def test_a_shard_of_which_nothing_can_be_opened_fails_unless_that_is_accepted(tmp_path, codec, librispeech) -> None:
+    folder = shutil.copytree(librispeech / "train-clean-100", tmp_path / "corpus")
+    recordings = find_recordings([folder])
+    start_job(tmp_path / "out", plan_job(codec, recordings, num_quantizers=1), recordings)
+    folder.rename(tmp_path / "away")
+    message = (
+        "none of its 6 recordings can be read, the first of them .*0000.flac: No such file or directory; if they are "
+        "gone for good, --accept-missing lists them as bad"
+    )
+    with pytest.raises(OSError, match=message):
+        make_shard(tmp_path / "out", 0, codec)
+    assert not list((tmp_path / "out").glob("shard-*"))
+    record = make_shard(tmp_path / "out", 0, codec, accept_missing=True)
+    assert [error.problem for error in record.errors] == ["No such file or directory"] * 6
+
+    # One that is there is enough: then the others are bad.
+    (tmp_path / "away").rename(folder)
+    for recording in recordings[:-1]:
+        Path(recording.place.path).unlink()
+    start_job(tmp_path / "one", plan_job(codec, recordings, num_quantizers=1), recordings)
+    record = make_shard(tmp_path / "one", 0, codec)
+    assert (record.clips, len(record.errors)) == (1, 5)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no disk that is full")
+def test_a_disk_that_is_full_fails_the_shard(tmp_path, codec, clips, monkeypatch) -> None:
+    with tarfile.open(tmp_path / "corpus.tar", "w") as archive:
+        for clip in clips[:2]:
+            archive.add(clip, clip.name)
+    recordings = find_recordings([tmp_path / "corpus.tar"])
+    start_job(tmp_path / "out", plan_job(codec, recordings, num_quantizers=1), recordings)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "w+b", buffering=0))
+        with pytest.raises(OSError, match=r"No space left on device: '.*corpus.tar:.*flac'"):
+            make_shard(tmp_path / "out", 0, codec)
+    assert not list((tmp_path / "out").glob("shard-*"))
+    assert make_shard(tmp_path / "out", 0, codec).clips == 2
+
+
+@pytest.mark.parametrize("number", sorted(PASSING))
+def test_what_passes_fails_the_shard(tmp_path, codec, librispeech, monkeypatch, number) -> None:
+    """Whatever wrapped it."""
+
+    def fail(path, *options, **named) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    recordings = find_recordings([librispeech / "dev-clean"])
+    start_job(tmp_path, plan_job(codec, recordings), recordings)
+    monkeypatch.setattr("codec.audio.source.FileIO", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        make_shard(tmp_path, 0, codec)
+    assert (caught.value.errno, caught.value.filename) == (number, recordings[0].source)
+
+
 def test_a_finished_shard_is_not_made_again(tmp_path, codec, librispeech) -> None:
     record, _ = tokenize(tmp_path, codec, librispeech / "dev-clean")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -156,6 +216,44 @@ def test_progress_counts_every_recording(tmp_path, codec, librispeech) -> None:
     counts = []
     make_shard(tmp_path / "out", 0, codec, counts.append)
     assert sum(counts) == len(recordings) == 2
+
+
+def test_codes_are_made_in_full_precision_whatever_the_program_allows(
+    tmp_path, codec, librispeech, monkeypatch
+) -> None:
+    encode, seen = Codec.encode, []
+
+    def look(self, *arguments, **options):
+        seen.append((cudnn.conv.fp32_precision, cuda.matmul.fp32_precision, cudnn.deterministic))
+        return encode(self, *arguments, **options)
+
+    monkeypatch.setattr(Codec, "encode", look)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert cudnn.allow_tf32
+        tokenize(tmp_path, codec, librispeech / "dev-clean")
+        assert seen == [("ieee", "ieee", True)]
+        assert torch.get_float32_matmul_precision() == "high"
+        assert (cudnn.allow_tf32, cuda.matmul.allow_tf32, cudnn.deterministic) == (True, True, False)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_codes_are_those_of_each_file_alone_and_nearly_those_of_the_cpu(tmp_path, codec, corpus) -> None:
+    _, on_cpu = tokenize(tmp_path / "cpu", codec, corpus)
+    on_gpu = Codec.from_pretrained("speech_16khz").to("cuda")
+    _, rows = tokenize(tmp_path / "gpu", on_gpu, corpus)
+    recordings = find_recordings([corpus])
+    start_job(tmp_path / "alone", plan_job(on_gpu, recordings, shard_size=1), recordings)
+    for index in range(len(recordings)):
+        make_shard(tmp_path / "alone", index, on_gpu)
+    alone = [row for path in sorted((tmp_path / "alone").glob("*.parquet")) for row in read_rows(path)]
+    for others in (alone, on_cpu):
+        different = sum(int((row.codes != other.codes).sum()) for row, other in zip(rows, others, strict=True))
+        assert different <= math.ceil(1e-4 * sum(row.codes.size for row in rows))
 
 
 def test_another_codec_is_refused(tmp_path, codec, librispeech) -> None:

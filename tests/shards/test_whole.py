@@ -1,11 +1,13 @@
 """Files that are whole or not there."""
 
+import errno
 import hashlib
+import secrets
 from pathlib import Path
 
 import pytest
 
-from codec.shards.whole import checksum, clear_partial, whole_file, write_whole
+from codec.shards.whole import checksum, clear_partial, create_whole, whole_file, write_lines, write_whole
 
 
 def test_a_file_comes_to_be_as_its_block_ends(tmp_path: Path) -> None:
@@ -31,6 +33,34 @@ def test_two_may_write_the_same_file_at_once_though_one_clears_the_others_away(t
         write_whole(tmp_path / "a", b"same")
         clear_partial(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_of_those_who_create_the_same_file_one_does(tmp_path: Path) -> None:
+    create_whole(tmp_path / "a", b"first")
+    create_whole(tmp_path / "a", b"second")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_file_is_created_on_disks_without_hard_links_too(tmp_path: Path, monkeypatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for content in (b"first", b"second"):
+        create_whole(tmp_path / "a", content)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no disk that is full")
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0")
+    for write in (lambda path: write_whole(path, b"new"), lambda path: write_lines(path, [b"new"])):
+        (tmp_path / ".a.0.part").symlink_to("/dev/full")
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/a'"):
+            write(tmp_path / "a")
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:

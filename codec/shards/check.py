@@ -1,16 +1,17 @@
 """Whether a tokenized corpus on disk is what was written, and whether that makes sense."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from codec.corpora.recording import Recording
 from codec.shards.card import CARD_FILE
-from codec.shards.job import PLAN_FILE
+from codec.shards.job import JOB_FILE, load_job
 from codec.shards.manifest import (
     ERRORS_FILE,
     MANIFEST_FILE,
@@ -21,18 +22,23 @@ from codec.shards.manifest import (
     manifest_of,
 )
 from codec.shards.parquet import RowsFile, read_rows
-from codec.shards.record import FileSum, ShardRecord, shard_name
+from codec.shards.plan import PLAN_FILE, read_plan
+from codec.shards.record import FileSum, ShardRecord, load_record, shard_name
 from codec.shards.schema import CodecFacts, Row
 from codec.shards.token_files import TokenFiles
 from codec.shards.write import as_tensor, count_rows, table_of
+
+_SURPLUS = "does not belong to the corpus"
+_SHARD_PROBLEM = re.compile(rf"(?:^|/)(shard-\d{{5,}})\.\w+: (?!{_SURPLUS}$)", re.ASCII)
 
 
 def verify(folder: str | Path) -> list[str]:
     """Read all of a finished corpus and say what is wrong with it.
 
     First, whether all files are there, unchanged, and no others (hidden ones aside). If so, whether what they say fits
-    together: records and manifest; codes, their range, their counts and their tokens; and the recordings that were to
-    be tokenized, each of which must be there once. Each of these is looked at if nothing before it is wrong.
+    together: records, manifest, job and plan; codes, their range, their counts and their tokens; and the recordings
+    that were to be tokenized, each of which must be there once. Each of these is looked at if nothing before it is
+    wrong.
 
     Args:
         folder: That of the corpus.
@@ -52,6 +58,12 @@ def verify(folder: str | Path) -> list[str]:
         return [f"{error.filename or folder}: cannot be read: {error.strerror}"]
 
 
+def damaged_shards(problems: Sequence[str]) -> list[str]:
+    """Names of the shards of which `verify` says that they are not as they were made."""
+    found = (_SHARD_PROBLEM.search(problem) for problem in problems)
+    return sorted({match[1] for match in found if match})
+
+
 def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
         yield from _sum_problems(folder / file.name, file)
@@ -60,7 +72,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     known = {MANIFEST_FILE, CARD_FILE, *(file.name for file in manifest.files)}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not path.name.startswith("."):
-            yield f"{path}: does not belong to the corpus"
+            yield f"{path}: {_SURPLUS}"
 
 
 def _sum_problems(path: Path, file: FileSum) -> Iterator[str]:
@@ -77,9 +89,10 @@ def _sum_problems(path: Path, file: FileSum) -> Iterator[str]:
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    records = load_records(folder)
+    records = load_records(folder, manifest.codec).shards
     # Where the manifest and the records disagree, shards are not where they are looked for.
-    yield from [*_manifest_problems(folder, manifest, records)] or _shards_problems(folder, manifest, records)
+    problems = [*_manifest_problems(folder, manifest, records), *_job_problems(folder, manifest)]
+    yield from problems or _shards_problems(folder, manifest)
 
 
 def _manifest_problems(folder: Path, manifest: Manifest, records: Sequence[ShardRecord]) -> Iterator[str]:
@@ -91,21 +104,47 @@ def _manifest_problems(folder: Path, manifest: Manifest, records: Sequence[Shard
         yield f"{folder / ERRORS_FILE}: must list the clips without a row, as the records of all shards do"
 
 
-def _shards_problems(folder: Path, manifest: Manifest, records: Sequence[ShardRecord]) -> Iterator[str]:
+def _job_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    path = folder / JOB_FILE
+    if not path.exists():  # nothing says that there was one
+        return
+    job = load_job(folder)
+    sums = {file.name: file.sha256 for file in manifest.files}
+    if (found := sums.get(PLAN_FILE)) != job.plan_sha256:
+        yield f"{folder / PLAN_FILE}: must be the plan of {JOB_FILE}, with the SHA-256 {job.plan_sha256}; got {found}"
+    pairs = {
+        "codec": (job.codec, manifest.codec),
+        "shards": (job.num_shards, len(manifest.shards)),
+        "recordings": (job.num_recordings, manifest.clips + manifest.errors),
+    }
+    for name, (was, now) in pairs.items():
+        if was != now:
+            yield f"{path}: {name} must be those of {MANIFEST_FILE}, {now}; got {was}"
+
+
+def _shards_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     tokens = TokenFiles(folder)
     if tokens.tokenizer.fingerprint not in (None, manifest.codec.fingerprint):
         yield f"{folder}: tokens must be of the codec {manifest.codec.fingerprint}; got {tokens.tokenizer.fingerprint}"
-    ids = [error.id for record in records for error in record.errors]
+    there = (folder / PLAN_FILE).exists()
+    planned = (recording.id for recording in read_plan(folder)) if there else None
+    seen: set[str] = set()
     first, whole = 0, True
-    for record in records:
+    for index in range(len(manifest.shards)):
+        record = load_record(folder, index)
         shard = _Shard(folder, record, manifest.codec, tokens, first)
-        for problem in shard.problems():
+        problems = [*shard.problems()]
+        if planned is None:  # each once is all that can be asked for
+            wanted = set(shard.all_ids()) - seen
+            seen |= wanted
+        else:
+            wanted = set(islice(planned, record.clips + len(record.errors)))
+        for problem in problems or shard.id_problems(wanted):
             whole = False
             yield problem
-        ids += shard.ids
         first += record.clips
-    if whole:
-        yield from _id_problems(folder, ids)
+    if whole and planned is not None and (rest := list(planned)):
+        yield f"{folder}: lacks {len(rest)} of its recordings, the first of them {rest[0]}"
 
 
 @dataclass
@@ -152,13 +191,14 @@ class _Shard:
             return "its tokens must be those of its codes"
         return None
 
+    def all_ids(self) -> list[str]:
+        """Of the rows that were read, and of bad recordings."""
+        return [*self.ids, *(error.id for error in self.record.errors)]
 
-def _id_problems(folder: Path, ids: Sequence[str]) -> Iterator[str]:
-    """Recordings of the plan that are not in the corpus, and clips that are there too often or without one."""
-    found = Counter(ids)
-    plan = folder / PLAN_FILE
-    lines = plan.read_text(encoding="utf-8").splitlines() if plan.exists() else []
-    planned = Counter(Recording.from_json(line).id for line in lines) if lines else Counter(found.keys())
-    for name, difference in (("lacks", planned - found), ("has too many:", found - planned)):
-        if difference:
-            yield f"{folder}: {name} {difference.total()} of its recordings, the first of them {min(difference)}"
+    def id_problems(self, wanted: Set[str]) -> Iterator[str]:
+        """Recordings of the plan that are not in the shard, and clips that are there too often or without one."""
+        path = self.folder / f"{shard_name(self.record.index)}.json"
+        expected, found = Counter(wanted), Counter(self.all_ids())
+        for name, difference in (("lacks", expected - found), ("has too many:", found - expected)):
+            if difference:
+                yield f"{path}: {name} {difference.total()} of its recordings, the first of them {min(difference)}"

@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from codec.corpora.place import File
+from codec.corpora.recording import Recording
 from codec.shards import CodecFacts, Row, finish, verify, write_shard
+from codec.shards.check import damaged_shards
+from codec.shards.job import Job
+from codec.shards.plan import plan_sha256, write_plan
 from codec.shards.record import FileSum, load_record, write_record
 from codec.tokens import CodecTokenizer
 
@@ -117,18 +122,62 @@ def test_a_file_that_neither_is_there_nor_in_the_manifest_is_a_problem(corpus: P
 def test_a_clip_that_is_there_twice_is_a_problem(corpus: Path, made_up_rows: MakeRows, facts: CodecFacts) -> None:
     write_shard(corpus, 2, made_up_rows(3, first=68), [], facts, CodecTokenizer(2, 6))
     finish(corpus)
-    assert verify(corpus) == [f"{corpus}: has too many: 2 of its recordings, the first of them clip/68"]
+    assert verify(corpus) == [
+        f"{corpus}/shard-00002.json: has too many: 2 of its recordings, the first of them clip/68"
+    ]
+
+
+def planned(*others: str) -> list[Recording]:
+    """What is in the corpus, in its order, and others after it."""
+    ids = [*(f"clip/{index}" for index in range(70)), "clip/x", *(f"clip/{index}" for index in range(70, 73)), *others]
+    return [Recording(id, id, None, None, File(id)) for id in ids]
 
 
 def test_recordings_of_the_plan_must_be_there(corpus: Path) -> None:
-    ids = [*(f"clip/{index}" for index in range(73)), "clip/x", "clip/y"]
-    lines = [
-        json.dumps({"id": id, "source": id, "speaker": None, "transcript": None, "place": {"kind": "file", "path": id}})
-        for id in ids
-    ]
-    (corpus / "plan.jsonl").write_text("\n".join(lines) + "\n")
+    write_plan(corpus, planned())
+    finish(corpus)
+    assert verify(corpus) == []
+    write_plan(corpus, planned("clip/y"))
     finish(corpus)
     assert verify(corpus) == [f"{corpus}: lacks 1 of its recordings, the first of them clip/y"]
+    write_plan(corpus, [planned("clip/y")[-1], *planned()[1:]])
+    finish(corpus)
+    path = f"{corpus}/shard-00000.json"
+    assert verify(corpus) == [
+        f"{path}: lacks 1 of its recordings, the first of them clip/y",
+        f"{path}: has too many: 1 of its recordings, the first of them clip/0",
+    ]
+
+
+def test_a_job_that_is_not_that_of_the_plan_and_the_manifest_is_a_problem(corpus: Path, facts: CodecFacts) -> None:
+    write_plan(corpus, planned())
+    job = Job(facts, "flatten", False, ("speaker",), 25, 60.0, 74, plan_sha256(planned()))
+    finish_with(corpus, job)
+    assert verify(corpus) == []
+    changed = replace(
+        job, codec=replace(facts, model="another"), shard_size=40, num_recordings=75, plan_sha256="0" * 64
+    )
+    finish_with(corpus, changed)
+    plan, *others = verify(corpus)
+    assert plan.startswith(f"{corpus}/plan.jsonl: must be the plan of job.json, with the SHA-256 {'0' * 64}; got ")
+    assert [problem.split(", ")[0] for problem in others] == [
+        f"{corpus}/job.json: {name} must be those of manifest.json" for name in ("codec", "shards", "recordings")
+    ]
+    assert damaged_shards([plan, *others]) == []
+
+
+def finish_with(folder: Path, job: Job) -> None:
+    (folder / "job.json").write_text(json.dumps(asdict(job)))
+    finish(folder)
+
+
+def test_damaged_shards_are_those_of_which_something_is_wrong(corpus: Path) -> None:
+    for name in ("shard-00000.bin", "shard-00002.json"):
+        content = (corpus / name).read_bytes()
+        (corpus / name).write_bytes(content[:-1] + b"?")
+    (corpus / "shard-00003.parquet").touch()
+    (corpus / "errors.jsonl").unlink()
+    assert damaged_shards(verify(corpus)) == ["shard-00000", "shard-00002"]
 
 
 def relabel(path: Path, facts: CodecFacts) -> None:
