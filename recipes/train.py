@@ -6,7 +6,6 @@ accelerate launch recipes/train.py recipes/librispeech/speech_16khz.toml --data 
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from codec.evaluate.history import read_lines
 from codec.evaluate.page import FACTS, RECIPE, write_page
 from codec.evaluate.plots import usage_map
 from codec.evaluate.report import load_clip
+from codec.train.accelerator import start_accelerator
 from codec.train.batches import Batch, SkipList, batches, share_size
 from codec.train.checkpoint import (
     differences,
@@ -40,10 +40,8 @@ from codec.train.checkpoint import (
 )
 from codec.train.crops import Crops, NoAudioError
 from codec.train.folder import RunFolder
-from codec.train.launch import is_for_cpu, start_missing_processes
+from codec.train.launch import start_missing_processes
 from codec.train.log import Window, append_line, drop_lines_after, summarize
-from codec.train.memory import keep_freed_memory
-from codec.train.precision import choose_precision
 from codec.train.recipe import Recipe, load_recipe
 from codec.train.shell import one_line, parse_arguments, progress_bar
 from codec.train.step import DivergedError, Trainer
@@ -54,6 +52,12 @@ ARCHITECTURE = (
     "model.",
     "discriminators.",
     *(f"quantizer.{name}:" for name in ("num_quantizers", "codebook_size", "codebook_dim", "distance", "update")),
+)
+HANDLERS = (
+    # Ranks compute equal codebooks; there is nothing to broadcast.
+    DistributedDataParallelKwargs(broadcast_buffers=False),
+    # A rank may be done with its validation clips long before another.
+    InitProcessGroupKwargs(timeout=timedelta(hours=1)),
 )
 NO_VALIDATION: dict[str, Any] = {"step": 0, "name": "", "score": math.nan}
 
@@ -66,7 +70,8 @@ def main() -> None:
             recipe = load_recipe(arguments.recipe, arguments.set)
             folder = RunFolder(arguments.output or Path("runs") / recipe.name)
             folder.check(arguments.resume)
-            run = Run(recipe, folder, start_accelerator(recipe, folder))
+            settings = recipe.run.mixed_precision, recipe.run.trackers, folder.path
+            run = Run(recipe, folder, start_accelerator(*settings, HANDLERS))
             if run.main:
                 claim.enter_context(folder.claimed(arguments.resume))
             run.begin()
@@ -74,26 +79,6 @@ def main() -> None:
         with one_line(DivergedError, OSError, AudioFileError, NoAudioError):
             run.train()
             run.end()
-
-
-def start_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    on_cpu = is_for_cpu(os.environ)
-    if on_cpu:
-        keep_freed_memory()
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-    return Accelerator(
-        # Processes on a machine without GPUs find each other only if they are told that it has none.
-        cpu=on_cpu,
-        mixed_precision=choose_precision(recipe.run.mixed_precision, device),
-        log_with=list(recipe.run.trackers) or None,
-        project_dir=folder.path,
-        kwargs_handlers=[
-            # Ranks compute equal codebooks; there is nothing to broadcast.
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            # A rank may be done with its validation clips long before another.
-            InitProcessGroupKwargs(timeout=timedelta(hours=1)),
-        ],
-    )
 
 
 class Run:

@@ -30,6 +30,7 @@ LEVELS = {
     "tokens": 1,
     "choose": 0,
     "distributed": 0,
+    "lazy": 0,
     "settings": 0,
 }
 # The names that `import codec` offers come from levels 1 and 2: whoever uses them from inside stands above those.

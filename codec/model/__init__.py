@@ -1,7 +1,8 @@
 """Audio <-> codes."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from codec.lazy import import_from
 
 if TYPE_CHECKING:
     from codec.model.build import build_codec
@@ -10,18 +11,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "CodecConfig", "CodecOutput", "ModelConfig", "QuantizerConfig", "build_codec"]
 
-_HOMES = {
-    "Codec": "codec.model.codec",
-    "CodecConfig": "codec.model.config",
-    "CodecOutput": "codec.model.codec",
-    "ModelConfig": "codec.model.config",
-    "QuantizerConfig": "codec.model.config",
-    "build_codec": "codec.model.build",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Settings and tables are read without torch, which takes more than a second to import.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+# Settings and tables are read without torch, which takes more than a second to import.
+__getattr__ = import_from(
+    __name__,
+    {
+        "Codec": "codec.model.codec",
+        "CodecConfig": "codec.model.config",
+        "CodecOutput": "codec.model.codec",
+        "ModelConfig": "codec.model.config",
+        "QuantizerConfig": "codec.model.config",
+        "build_codec": "codec.model.build",
+    },
+)

@@ -1,7 +1,8 @@
 """Tokenized corpora on disk: Parquet shards with the codes, memory-mapped token files, and sums of all of them."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from codec.lazy import import_from
 
 if TYPE_CHECKING:
     from codec.shards.check import verify
@@ -27,24 +28,21 @@ __all__ = [
     "write_tokens",
 ]
 
-_HOMES = {
-    "BadClip": "codec.shards.record",
-    "CodecFacts": "codec.shards.schema",
-    "CodesFiles": "codec.shards.codes_files",
-    "Manifest": "codec.shards.manifest",
-    "Row": "codec.shards.schema",
-    "ShardRecord": "codec.shards.record",
-    "TokenFiles": "codec.shards.token_files",
-    "finish": "codec.shards.manifest",
-    "load_manifest": "codec.shards.manifest",
-    "verify": "codec.shards.check",
-    "write_shard": "codec.shards.write",
-    "write_tokens": "codec.shards.token_files",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Whoever hands tasks to a cluster, and the workers it starts there, do without torch until they need it.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+# Whoever hands tasks to a cluster, and the workers it starts there, do without torch until they need it.
+__getattr__ = import_from(
+    __name__,
+    {
+        "BadClip": "codec.shards.record",
+        "CodecFacts": "codec.shards.schema",
+        "CodesFiles": "codec.shards.codes_files",
+        "Manifest": "codec.shards.manifest",
+        "Row": "codec.shards.schema",
+        "ShardRecord": "codec.shards.record",
+        "TokenFiles": "codec.shards.token_files",
+        "finish": "codec.shards.manifest",
+        "load_manifest": "codec.shards.manifest",
+        "verify": "codec.shards.check",
+        "write_shard": "codec.shards.write",
+        "write_tokens": "codec.shards.token_files",
+    },
+)

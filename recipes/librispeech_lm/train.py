@@ -4,7 +4,6 @@ accelerate launch recipes/librispeech_lm/train.py recipes/librispeech_lm/small.t
 """
 
 import math
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from codec.distributed import gather_objects, sum_over_ranks
 from codec.tokens import CodecTokenizer
+from codec.train.accelerator import start_accelerator
 from codec.train.batches import share_size
 from codec.train.checkpoint import (
     differences,
@@ -28,10 +28,8 @@ from codec.train.checkpoint import (
     save_checkpoint,
 )
 from codec.train.folder import RunFolder
-from codec.train.launch import is_for_cpu, start_missing_processes
+from codec.train.launch import start_missing_processes
 from codec.train.log import append_line, drop_lines_after
-from codec.train.memory import keep_freed_memory
-from codec.train.precision import choose_precision
 from codec.train.schedule import cosine_with_warmup
 from codec.train.shell import one_line, parse_arguments, progress_bar
 
@@ -54,26 +52,13 @@ def main() -> None:
             recipe = load_lm_recipe(arguments.recipe, arguments.set)
             folder = RunFolder(arguments.output or Path("runs") / recipe.name)
             folder.check(arguments.resume)
-            run = Run(recipe, folder, start_accelerator(recipe, folder))
+            run = Run(recipe, folder, start_accelerator(recipe.run.mixed_precision, recipe.run.trackers, folder.path))
             if run.main:
                 claim.enter_context(folder.claimed(arguments.resume))
             run.begin()
         with one_line(FloatingPointError, OSError):
             run.train()
             run.end()
-
-
-def start_accelerator(recipe: LMRecipe, folder: RunFolder) -> Accelerator:
-    on_cpu = is_for_cpu(os.environ)
-    if on_cpu:
-        keep_freed_memory()
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision=choose_precision(recipe.run.mixed_precision, device),
-        log_with=list(recipe.run.trackers) or None,
-        project_dir=folder.path,
-    )
 
 
 class Run:

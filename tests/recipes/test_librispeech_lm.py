@@ -140,7 +140,7 @@ def script(monkeypatch) -> Iterator[Any]:
     """The script inside of this process, which is quicker."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     script = load_script()
-    monkeypatch.setattr(script, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr("codec.train.accelerator.keep_freed_memory", lambda: True)
     yield script
     AcceleratorState._reset_state(reset_partial_state=True)
 

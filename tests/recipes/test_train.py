@@ -416,7 +416,7 @@ class TestErrors:
         spec = importlib.util.spec_from_file_location("train", ROOT / "recipes" / "train.py")
         script = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(script)
-        monkeypatch.setattr(script, "keep_freed_memory", lambda: True)
+        monkeypatch.setattr("codec.train.accelerator.keep_freed_memory", lambda: True)
 
         def refuse(*arguments, recipe=recipe):
             defaults = [recipe, "--data", librispeech, "--output", tmp_path / "run"]
