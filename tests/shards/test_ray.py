@@ -83,6 +83,7 @@ def interrupt(driver, task):
     time.sleep(1000)
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
 found = {"no gpu": problem_of(1, gpu=True), "nowhere": problem_of(1, place="127.0.0.1:1")}
 found["interrupted"] = problem_of(1, partial(start_to_interrupt, os.getpid()), jobs=1)
 processes = []
