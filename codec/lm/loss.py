@@ -28,7 +28,7 @@ def stage_sums(lm: CodeLM, example: Example) -> StageSums:
     """Negative log-likelihood of all tokens but those of the first step, each given the steps before it.
 
     Probability is spread over the tokens that are legal in a place, and over no others: what the tokenizer's allowances
-    rules out is not sampled either. So a place where one token alone is legal costs nothing, and logits are computed
+    rule out is not sampled either. So a place where one token alone is legal costs nothing, and logits are computed
     for the codes of one stage in each place, not for the whole vocabulary.
 
     Args:
