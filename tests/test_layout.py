@@ -32,6 +32,7 @@ LEVELS = {
     "distributed": 0,
     "lazy": 0,
     "settings": 0,
+    "whole": 0,
 }
 # The names that `import codec` offers come from levels 1 and 2: whoever uses them from inside stands above those.
 PUBLIC_NAMES_LEVEL = 2

@@ -217,8 +217,8 @@ def keep_replaced(path: Path, tables: "EntropyTables", codec: "Codec") -> None:
         tables: The new ones.
         codec: Whose they are.
     """
-    from codec.model.checkpoint import write_whole
     from codec.model.folder import ENTROPY_FILE, earlier_tables_file, load_tables
+    from codec.whole import write_whole
 
     if path.name != ENTROPY_FILE or not path.exists():
         return

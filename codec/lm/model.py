@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from codec.lm.recipe import TransformerConfig
 from codec.model import Codec
-from codec.model.checkpoint import write_whole
 from codec.quantize import ResidualVQ, VectorQuantize
 from codec.tokens import CodecTokenizer
 from codec.tokens.tokenizer import TOKENIZER_FILE
+from codec.whole import write_whole
 
 try:
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM

@@ -31,6 +31,7 @@ from codec.model.folder import (
     tables_files,
     tables_remedy,
 )
+from codec.whole import write_whole
 
 # Entries of the state dict that neither encoding nor decoding reads.
 _TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
@@ -134,13 +135,6 @@ def _fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, or leave it as it was, whenever the process is killed."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _find(name_or_folder: str | Path) -> Path:

@@ -18,8 +18,8 @@ from codec.shards.manifest import MANIFEST_FILE, Manifest, finish, load_manifest
 from codec.shards.plan import PLAN_FILE, first_difference, plan_sha256, read_plan, shard_offsets, write_plan
 from codec.shards.record import finished_shards, forget_shard, is_finished, load_record
 from codec.shards.schema import CodecFacts
-from codec.shards.whole import clear_partial, create_whole
 from codec.tokens import CodecTokenizer
+from codec.whole import clear_partial, create_whole
 
 JOB_FILE = "job.json"
 

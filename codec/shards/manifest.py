@@ -22,8 +22,8 @@ from codec.shards.record import (
     shard_name,
 )
 from codec.shards.schema import FORMAT_VERSION, CodecFacts, check_version
-from codec.shards.whole import write_whole
 from codec.tokens import CodecTokenizer
+from codec.whole import write_whole
 
 MANIFEST_FILE = "manifest.json"
 ERRORS_FILE = "errors.jsonl"

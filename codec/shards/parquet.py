@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from codec.shards.schema import CodecFacts, Row
-from codec.shards.whole import whole_file
+from codec.whole import whole_file
 
 try:
     import pyarrow

@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from codec.corpora.recording import Recording
-from codec.shards.whole import write_lines
+from codec.whole import write_lines
 
 PLAN_FILE = "plan.jsonl"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.settings import settings_from
-from codec.shards.whole import checksum, write_whole
+from codec.whole import checksum, write_whole
 
 _RECORD = re.compile(r"shard-(\d{5,})\.json", re.ASCII)
 

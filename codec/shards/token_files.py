@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from codec.shards.manifest import load_manifest
 from codec.shards.place import Places
 from codec.shards.record import shard_name
-from codec.shards.whole import whole_file, write_whole
 from codec.tokens import CodecTokenizer
+from codec.whole import whole_file, write_whole
 
 _HEADER = struct.Struct("<4sIIIQ")
 _MAGIC = b"RVQX"

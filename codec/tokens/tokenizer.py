@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from codec.tokens.grammar import Grammar
 from codec.tokens.layout import Layout
 from codec.tokens.pattern import PATTERNS
 from codec.tokens.vocabulary import BOS, Vocabulary
+from codec.whole import write_whole
 
 TOKENIZER_FILE = "codec_tokenizer.json"
 
@@ -323,10 +323,7 @@ class CodecTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         known = {name: getattr(self, name) for name in TokenizerSettings.__dataclass_fields__}
         content = json.dumps({name: value for name, value in known.items() if value is not None}, indent=2) + "\n"
-        # Whole or not at all, also where several processes write the same.
-        partial = folder / f".{TOKENIZER_FILE}.{os.getpid()}.part"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / TOKENIZER_FILE)
+        write_whole(folder / TOKENIZER_FILE, content.encode())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "CodecTokenizer":

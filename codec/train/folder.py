@@ -10,8 +10,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from codec.evaluate.page import LOG, RECIPE, VALIDATIONS
-from codec.model.checkpoint import write_whole
 from codec.train.checkpoint import list_checkpoints
+from codec.whole import write_whole
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from codec.distributed import sum_over_ranks, world_size
-from codec.model.checkpoint import write_whole
 from codec.quantize import Usage
+from codec.whole import write_whole
 
 
 class Window:

@@ -11,7 +11,7 @@ from codec.shards import CodecFacts, Row, finish, load_manifest
 from codec.shards.manifest import ShardEntry
 from codec.shards.parquet import write_rows
 from codec.shards.record import load_record, write_record
-from codec.shards.whole import checksum
+from codec.whole import checksum
 
 
 def contents(folder: Path) -> dict[str, bytes]:

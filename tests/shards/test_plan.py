@@ -8,7 +8,7 @@ import pytest
 from codec.corpora.place import File
 from codec.corpora.recording import Recording
 from codec.shards.plan import first_difference, plan_sha256, read_plan, shard_offsets, write_plan
-from codec.shards.whole import checksum
+from codec.whole import checksum
 
 RECORDINGS = [Recording(f"{number}", "ä" * number, None, None, File(f"/{number}")) for number in range(7)]
 

@@ -2,12 +2,13 @@
 
 import errno
 import hashlib
+import os
 import secrets
 from pathlib import Path
 
 import pytest
 
-from codec.shards.whole import checksum, clear_partial, create_whole, whole_file, write_lines, write_whole
+from codec.whole import checksum, clear_partial, create_whole, whole_file, write_lines, write_whole
 
 
 def test_a_file_comes_to_be_as_its_block_ends(tmp_path: Path) -> None:
@@ -78,3 +79,11 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path: Path) 
 def test_the_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert checksum(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_whoever_may_read_new_files_may_read_these(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    for write in (write_whole, create_whole):
+        write(tmp_path / write.__name__, b"content")
+        assert (tmp_path / write.__name__).stat().st_mode == (tmp_path / "new").stat().st_mode
