@@ -103,6 +103,8 @@ def _check_convnext(config: ModelConfig) -> None:
     _check_positive(config, "transform_hop", "expansion")
     if min(config.encoder_depth, config.decoder_depth) < 0:
         raise ValueError(f"depths must not be negative; got {config.encoder_depth}, {config.decoder_depth}")
+    if not 0 < config.companding <= 1:
+        raise ValueError(f"companding must be in (0, 1]; got {config.companding}")
     hop = config.transform_hop
     if config.hop_length % hop:
         raise ValueError(f"hop_length must be a multiple of transform_hop {hop}; got {config.hop_length}")
@@ -124,7 +126,7 @@ FAMILIES: dict[str, Family] = {
     "convnext": Family(
         convnext_encoder,
         convnext_decoder,
-        settings=("transform_hop", "encoder_depth", "decoder_depth", "expansion"),
+        settings=("transform_hop", "encoder_depth", "decoder_depth", "expansion", "companding", "head"),
         pre_roll=convnext_pre_roll,
         check=_check_convnext,
     ),

@@ -23,6 +23,9 @@ class ModelConfig:
         expansion: `convnext`: channels inside a block, as a multiple of `dim`.
         kernel_size: `convnext`: frames that a block's convolution sees. `seanet`: frames that the first and the last
             convolution of encoder and decoder see.
+        companding: `convnext`: exponent on the size of the MDCT coefficients inside the networks; 1 leaves them as they
+            are, 0.5 is near the law of loudness. See `codec.layers.companding`.
+        head: `convnext`: how the decoder makes samples of its last channels; name in `HEADS`.
         latent_dim: Channels of the latents, which are quantized.
         ratios: `seanet`: strides in the order of the decoder; the encoder has them in reverse. Their product is
             `hop_length`.
@@ -42,6 +45,8 @@ class ModelConfig:
     decoder_depth: int = 5
     expansion: int = 3
     kernel_size: int = 7
+    companding: float = 1.0
+    head: str = "mdct"
     latent_dim: int = 128
     ratios: tuple[int, ...] = (8, 5, 4, 2)
     residual_units: int = 1

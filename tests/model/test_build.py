@@ -90,6 +90,7 @@ def test_the_same_seed_gives_the_same_weights(config):
         ({"family": "convnxt"}, "family must be one of convnext, seanet; got 'convnxt'; did you mean 'convnext'"),
         ({"lstm_layers": 0}, r"lstm_layers must be left at 2, .* convnext does not read it \(seanet does\); got 0"),
         ({"ratios": (4, 8)}, r"ratios must be left at \(8, 5, 4, 2\), .* convnext does not .*; got \(4, 8\)"),
+        ({"head": "mdtc"}, "head must be one of .*, overlap_add, real_imaginary; got 'mdtc'; did you mean 'mdct'"),
         ({"activation": "snake"}, "activation must be left at 'elu', .* convnext does not .*; got 'snake'"),
     ],
 )
@@ -111,6 +112,10 @@ def test_a_convnext_that_cannot_be_is_refused(configs, settings, message):
         ({"lstm_layers": -1}, "lstm_layers must not be negative; got -1"),
         ({"dim": 0}, "dim must be positive; got 0"),
         ({"activation": "snek"}, "activation must be one of elu, snake; got 'snek'; did you mean 'snake'"),
+        (
+            {"head": "overlap_add"},
+            r"head must be left at 'mdct', .* seanet does not .* \(convnext does\); got 'overlap_",
+        ),
         ({"transform_hop": 16}, r"transform_hop must be left at 160, .* seanet does not .* \(convnext does\); got 16"),
     ],
 )

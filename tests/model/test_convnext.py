@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from codec.layers import MDCT, InverseMDCT
-from codec.model import ModelConfig
-from codec.model.convnext import GAIN, convnext_decoder, convnext_encoder
+from codec.model import ModelConfig, build_codec
+from codec.model.convnext import GAIN, HEADS, convnext_decoder, convnext_encoder, convnext_pre_roll
 
 PLAIN = ModelConfig(
     hop_length=32, transform_hop=16, look_ahead=16, dim=16, encoder_depth=0, decoder_depth=0, latent_dim=32
@@ -14,8 +14,9 @@ PLAIN = ModelConfig(
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
 @pytest.mark.parametrize("look_ahead", [16, 32, 80])
-def test_encoder_and_decoder_keep_the_number_of_frames(ratio, look_ahead):
-    config = replace(PLAIN, hop_length=16 * ratio, look_ahead=look_ahead, encoder_depth=1, decoder_depth=1)
+@pytest.mark.parametrize("head", HEADS)
+def test_encoder_and_decoder_keep_the_number_of_frames(ratio, look_ahead, head):
+    config = replace(PLAIN, hop_length=16 * ratio, look_ahead=look_ahead, encoder_depth=1, decoder_depth=1, head=head)
     latents = convnext_encoder(config)(torch.randn(2, 1, 7 * 16 * ratio + look_ahead))
     assert latents.shape == (2, 32, 7)
     assert convnext_decoder(config)(latents).shape == (2, 1, 7 * 16 * ratio)
@@ -28,10 +29,11 @@ def without_biases(network):
     return network
 
 
-def test_latents_start_as_the_folded_transform():
-    waveform = torch.randn(1, 1, 5 * 32 + 16)
-    transformed = MDCT(16, GAIN)(waveform)
-    latents = without_biases(convnext_encoder(PLAIN))(waveform)
+@pytest.mark.parametrize("look_ahead", [16, 32, 80])
+def test_latents_start_as_the_folded_transform(look_ahead):
+    waveform = torch.randn(1, 1, 5 * 32 + look_ahead)
+    transformed = MDCT(16, GAIN)(waveform[..., : 5 * 32 + 16])
+    latents = without_biases(convnext_encoder(replace(PLAIN, look_ahead=look_ahead)))(waveform)
     torch.testing.assert_close(latents[:, :16], transformed[:, :, 0::2])
     torch.testing.assert_close(latents[:, 16:], transformed[:, :, 1::2])
 
@@ -54,3 +56,55 @@ def test_fewer_channels_than_coefficients_keep_the_low_ones():
     waveform = torch.randn(1, 1, 5 * 32 + 16)
     latents = without_biases(convnext_encoder(config))(waveform)
     torch.testing.assert_close(latents[:, :5], MDCT(16, GAIN)(waveform)[:, :5, 0::2])
+
+
+@torch.no_grad()
+def test_with_look_ahead_blocks_and_biases_too_the_start_keeps_the_low_coefficients_of_speech(speech):
+    config = ModelConfig(look_ahead=800, dim=64, encoder_depth=2, decoder_depth=2, latent_dim=112)
+    decoded = convnext_decoder(config)(convnext_encoder(config)(speech[..., : 100 * 320 + 800]))
+    coefficients = MDCT(160)(speech[..., : 100 * 320 + 160])
+    coefficients[:, 112 // 2 :] = 0
+    low = InverseMDCT(160)(coefficients)
+    noise_db = 10 * ((decoded - low)[..., 160:].square().sum() / low[..., 160:].square().sum()).log10()
+    # About -17; random weights beyond the first tap of the encoder's first convolution would make it -10.
+    assert noise_db < -14
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_each_head_starts_no_louder_than_speech_and_finite_at_any_level(speech, head):
+    config = ModelConfig(dim=64, encoder_depth=1, decoder_depth=1, latent_dim=112, head=head)
+    encoder, decoder = convnext_encoder(config), convnext_decoder(config)
+    decoded = decoder(encoder(speech[..., : 100 * 320 + 800]))
+    assert 1e-3 < decoded.square().mean().sqrt() < 0.1
+    loud = decoder(encoder(1e4 * speech[..., : 100 * 320 + 800]))
+    assert loud.isfinite().all()
+    loud.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in decoder.parameters())
+
+
+@pytest.mark.parametrize("head", HEADS)
+@torch.no_grad()
+def test_each_head_streams_at_the_same_delay(config, make_codec, speech, head):
+    codec = make_codec(replace(config, model=replace(config.model, head=head)))
+    waveform = speech[..., 16_000 : 16_000 + 100 * 32 + 48]
+    codes = codec.encode(waveform[..., : 100 * 32])
+    with codec.streaming():
+        parts = [codec.decode(part) for part in codes.split([1, 2, 30, 0, 67], dim=-1)]
+    assert [part.shape[-1] for part in parts] == [32, 64, 960, 0, 2144]
+    torch.testing.assert_close(torch.cat(parts, dim=-1), codec.decode(codes), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("depth", "pre_roll"), [(0, 1), (1, 2), (3, 4)])
+def test_the_pre_roll_is_that_of_every_head(config, head, depth, pre_roll):
+    # A block looks back 2 transform frames, of which 2 are a code frame; the head one.
+    settings = replace(config.model, head=head, decoder_depth=depth)
+    latents = torch.randn(1, 32, 10, requires_grad=True)
+    convnext_decoder(settings)(latents)[..., 8 * 32 : 9 * 32].sum().backward()
+    assert latents.grad.any(dim=1).flatten().nonzero().flatten().tolist() == list(range(8 - pre_roll, 9))
+    assert convnext_pre_roll(settings) == pre_roll
+
+
+def test_the_head_of_a_model_that_names_none_has_the_names_it_always_had(config):
+    names = build_codec(config).decoder.state_dict().keys()
+    assert [name for name in names if name.startswith(("2", "3"))] == ["2.weight", "2.bias"]
