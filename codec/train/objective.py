@@ -1,14 +1,19 @@
 """What training minimizes: the losses of a recipe, at the decoder's output."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from codec.losses import SpectralLoss, si_sdr_loss, waveform_loss
+from codec.losses import LoudnessLoss, SpectralLoss, si_sdr_loss, waveform_loss
 from codec.losses.spectral import TERMS
 from codec.train.recipe import LossConfig
 
+# (estimate, target), [batch, 1, time] -> a scalar.
+Distance = Callable[[Tensor, Tensor], Tensor]
+
 # Functions of the decoder's output, which `loss.balanced` gives their shares.
 ADVERSARIAL = ("adversarial", "feature_matching")
-LOSSES = (*TERMS, "waveform", "si_sdr", *ADVERSARIAL)
+LOSSES = (*TERMS, "loudness", "waveform", "si_sdr", *ADVERSARIAL)
 
 
 class Objective(nn.Module):
@@ -32,11 +37,13 @@ class Objective(nn.Module):
             raise ValueError(f"weights of losses must not be negative; got {weights}")
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         terms = tuple(name for name in TERMS if name in self.weights)
-        self.distances = {
-            name: distance
-            for name, distance in {"waveform": waveform_loss, "si_sdr": si_sdr_loss}.items()
-            if name in self.weights
+        self.loudness = LoudnessLoss(sample_rate)  # a module among modules, to go to the device with them
+        distances: dict[str, Distance] = {
+            "loudness": self.loudness,
+            "waveform": waveform_loss,
+            "si_sdr": si_sdr_loss,
         }
+        self.distances = {name: distances[name] for name in distances if name in self.weights}
         if not terms and not self.distances:
             raise ValueError("a reconstruction loss must have a positive weight; got none")
         self.spectral = (

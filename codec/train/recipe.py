@@ -51,13 +51,14 @@ class LossConfig:
         stft: Of the compressed complex-STFT distance.
         magnitude: Of the spectral convergence.
         log_magnitude: Of the log-magnitude distance.
+        loudness: Of the distance of loudness in critical bands.
         waveform: Of the waveform distance.
         si_sdr: Of the negative SI-SDR, dB.
         adversarial: Of what the discriminators say; they are built where `discriminators.kinds` names some.
         feature_matching: Of the distance of the discriminators' features.
         commitment: Of the commitment loss.
         codebook: Of the codebook loss, where codebooks learn by gradient.
-        balanced: Whether each of the first eight weights is that loss's share of the gradient at the decoder's output,
+        balanced: Whether each of the first nine weights is that loss's share of the gradient at the decoder's output,
             rather than a factor on the loss; see `codec.losses.Balancer`.
         window_lengths: Resolutions of the spectra, samples.
         num_mels: Mel bands of each resolution.
@@ -68,6 +69,7 @@ class LossConfig:
     stft: float = 1.0
     magnitude: float = 0.0
     log_magnitude: float = 0.0
+    loudness: float = 0.0
     waveform: float = 1.0
     si_sdr: float = 0.0
     adversarial: float = 1.0

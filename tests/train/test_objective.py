@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.losses import SpectralLoss, si_sdr_loss, waveform_loss
+from codec.losses import LoudnessLoss, SpectralLoss, si_sdr_loss, waveform_loss
 from codec.train.objective import Objective
 from codec.train.recipe import LossConfig
 
@@ -24,15 +24,16 @@ def estimate(target) -> Tensor:
 
 def test_every_loss_with_a_weight_is_given_by_its_name(estimate, target) -> None:
     terms = ("log_mel", "stft", "magnitude", "log_magnitude")
-    weights = dict(zip((*terms, "waveform", "si_sdr"), range(1, 7), strict=True))
+    weights = dict(zip((*terms, "loudness", "waveform", "si_sdr"), range(1, 8), strict=True))
     objective = Objective(LossConfig(**weights, adversarial=0.5, feature_matching=0, **RESOLUTIONS), 16_000)
     expected = SpectralLoss(16_000, (512, 256), (40, 20), 0.5, terms)(estimate, target)
+    expected |= {"loudness": LoudnessLoss(16_000)(estimate, target)}
     expected |= {"waveform": waveform_loss(estimate, target), "si_sdr": si_sdr_loss(estimate, target)}
     assert objective(estimate, target) == expected
     assert objective.weights == {**weights, "adversarial": 0.5}
 
 
-@pytest.mark.parametrize("name", ["log_mel", "stft", "magnitude", "log_magnitude", "waveform", "si_sdr"])
+@pytest.mark.parametrize("name", ["log_mel", "stft", "magnitude", "log_magnitude", "loudness", "waveform", "si_sdr"])
 def test_any_loss_can_be_the_only_one(estimate, target, name: str) -> None:
     losses = Objective(LossConfig(**{**NONE, name: 2.0}, **RESOLUTIONS), 16_000)(estimate, target)
     assert list(losses) == [name]
