@@ -62,8 +62,12 @@ Bitrate = Annotated[
 ]
 Stages = Annotated[int | None, typer.Option("--stages", min=1, help="Stages of the model, instead of a bitrate.")]
 BeamSize = Annotated[
-    int,
-    typer.Option("--beam-size", min=1, help="Sequences of codes kept in the search: more are nearer, and take longer."),
+    int | None,
+    typer.Option(
+        "--beam-size",
+        min=1,
+        help="Sequences of codes kept in the search: more are nearer, and take longer. Default: that of the model.",
+    ),
 ]
 Entropy = Annotated[
     bool | None,
@@ -106,7 +110,7 @@ class EncodeSettings:
     jobs: int
     bitrate: int | None
     stages: int | None
-    beam_size: int
+    beam_size: int | None
     entropy: bool | None
     raw: "RawFormat | None"
     overwrite: bool
@@ -118,7 +122,7 @@ def encode(
     output: Outputs = None,
     bitrate: Bitrate = None,
     stages: Stages = None,
-    beam_size: BeamSize = 1,
+    beam_size: BeamSize = None,
     entropy: Entropy = None,
     raw: Raw = None,
     model: Model = DEFAULT_MODEL,

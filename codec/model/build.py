@@ -59,6 +59,8 @@ def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
     tempered = choose(ESTIMATORS, config.estimator, "estimator").tempered
     if min(config.temperature) <= 0:
         raise ValueError(f"temperature must be positive; got {config.temperature}")
+    if config.beam_size < 1:
+        raise ValueError(f"beam_size must be positive; got {config.beam_size}")
     stages = [
         VectorQuantize(
             latent_dim,

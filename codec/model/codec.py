@@ -128,6 +128,11 @@ class Codec(nn.Module):
         """Bits that hold any code of a stage."""
         return self.config.quantizer.bits_per_code
 
+    @property
+    def beam_size(self) -> int:
+        """Sequences of codes that the search keeps, unless the caller of `encode` says otherwise."""
+        return self.config.quantizer.beam_size
+
     def bitrate(self, num_quantizers: int | None = None) -> float:
         """Bit/s of the first `num_quantizers` stages, of one channel. Default: all stages."""
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
@@ -189,7 +194,7 @@ class Codec(nn.Module):
         waveform: Tensor,
         num_quantizers: int | None = None,
         *,
-        beam_size: int = 1,
+        beam_size: int | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Audio to codes.
@@ -198,6 +203,7 @@ class Codec(nn.Module):
             waveform: In [-1, 1], at `sample_rate`, [batch, 1, time]; in streaming, `time` may be 0.
             num_quantizers: How many first stages. Default: all.
             beam_size: How many sequences of codes the search keeps from stage to stage; see `ResidualVQ.encode`.
+                Default: that of the model.
             lengths: For examples of several lengths, padded at their ends: samples of each, from 1 to `time`, [batch].
                 What the padding holds changes no code of the first `num_frames(length)` frames, which are those of the
                 example alone; the frames after them mean nothing. Not in streaming: there, feed silence.
@@ -215,15 +221,16 @@ class Codec(nn.Module):
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
         if not 1 <= stages <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {num_quantizers}")
-        if beam_size < 1:  # before a stream takes the audio
+        beams = self.beam_size if beam_size is None else beam_size
+        if beams < 1:  # before a stream takes the audio
             raise ValueError(f"beam_size must be positive; got {beam_size}")
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)
         latents = self.encode_latents(waveform)
         if self.state is not None:
-            self.state.num_quantizers, self.state.beam_size = stages, beam_size
-        return self._quantize(latents, stages, beam_size)
+            self.state.num_quantizers, self.state.beam_size = stages, beams
+        return self._quantize(latents, stages, beams)
 
     def flush(self) -> Tensor:
         """End the audio of a stream: silence completes its last frame, and stands where the encoder looks ahead.
@@ -239,7 +246,8 @@ class Codec(nn.Module):
         silent = self._silence_after(self.state.length) if self.state.length else 0
         latents = self.encode_latents(self.state.waiting.new_zeros(self.state.batch_size, 1, silent))
         self.state.ended = True
-        return self._quantize(latents, self.state.num_quantizers or self.num_quantizers, self.state.beam_size)
+        stages = self.state.num_quantizers or self.num_quantizers
+        return self._quantize(latents, stages, self.state.beam_size or self.beam_size)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.

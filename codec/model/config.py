@@ -81,6 +81,8 @@ class QuantizerConfig:
         dropout: Probability that a training example keeps only some first stages.
         temperature: Of estimators that draw codes, at the first and at the last step of a training run; between them
             each step lowers it by the same factor.
+        beam_size: Sequences of codes that the search keeps where a codec encodes, unless the caller says otherwise; see
+            `ResidualVQ.encode`. Training takes the nearest codes.
     """
 
     num_quantizers: int = 12
@@ -94,6 +96,7 @@ class QuantizerConfig:
     dead_ratio: float = 0.1
     dropout: float = 0.5
     temperature: tuple[float, float] = (1.0, 1.0)
+    beam_size: int = 1
 
     @property
     def bits_per_code(self) -> int:

@@ -18,7 +18,7 @@ class CodecState:
         ahead: Samples that the first frame needs besides; 0 once it is made.
         length: Samples so far.
         num_quantizers: Of the last call to `encode`; None for all.
-        beam_size: Of the last call to `encode`.
+        beam_size: Of the last call to `encode`; None for that of the model.
         ended: Whether the audio is over.
     """
 
@@ -27,7 +27,7 @@ class CodecState:
     ahead: int
     length: int = 0
     num_quantizers: int | None = None
-    beam_size: int = 1
+    beam_size: int | None = None
     ended: bool = False
 
     @property

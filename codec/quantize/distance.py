@@ -39,11 +39,13 @@ class Distance:
         measure: `(rows [n, dim], vectors [k, dim]) -> [n, k]`, differentiable; the nearest code has the smallest value.
         rank: `vectors [k, dim] -> Ranking`: what the measure comes down to where only the order of the codes counts.
         unit: Whether quantizers scale rows and code vectors to length one before they use them.
+        squared: Whether the measure is the squared length of the difference.
     """
 
     measure: Callable[[Tensor, Tensor], Tensor]
     rank: Callable[[Tensor], Ranking]
     unit: bool = False
+    squared: bool = False
 
 
 def euclidean(rows: Tensor, vectors: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ class _Direction(torch.autograd.Function):
 # unit_cosine: rows and code vectors lie on the unit sphere (arXiv 2110.04627). For inputs whose length carries no
 #   meaning; a residual stack of them cannot get small.
 DISTANCES: dict[str, Distance] = {
-    "euclidean": Distance(euclidean, rank_euclidean),
+    "euclidean": Distance(euclidean, rank_euclidean, squared=True),
     "cosine": Distance(cosine, rank_cosine),
     "unit_cosine": Distance(cosine, rank_cosine, unit=True),
 }
@@ -181,10 +183,10 @@ def _search(rows: Tensor, weights: Tensor, bias: Tensor | None, count: int) -> T
     codes = torch.empty(rows.shape[0], count, dtype=torch.int64, device=rows.device)
     # One buffer for all blocks: fresh memory for each would cost as much time as the matrix product.
     buffer = rows.new_empty(parts[0].shape[0], weights.shape[1])
-    with _full_precision():
+    with full_precision():
         for part, part_codes in zip(parts, codes.split([part.shape[0] for part in parts]), strict=True):
             scores = torch.addmm(bias, part, weights, out=buffer[: part.shape[0]])
-            part_codes.copy_(_argmin(scores) if count == 1 else scores.topk(count, largest=False).indices)
+            part_codes.copy_(_argmin(scores) if count == 1 else smallest(scores, count))
     return codes
 
 
@@ -197,7 +199,7 @@ def _(rows: Tensor, weights: Tensor, bias: Tensor | None, count: int) -> Tensor:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Whatever a training script allows: in TF32, with 10 bits of mantissa, near code vectors change places."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
@@ -206,6 +208,29 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         matmul.fp32_precision = before
+
+
+def smallest(scores: Tensor, count: int) -> Tensor:
+    """Where the few smallest of each row are, smallest first; which of equal ones is not said.
+
+    As `topk`, in a fifth of its time on a CPU: the smallest are all in the groups of the smallest minima.
+
+    Args:
+        scores: [n, k].
+        count: From 1 to k.
+
+    Returns:
+        Columns, [n, count], int64.
+    """
+    rows, columns = scores.shape
+    if columns % GROUP or columns < 2 * count * GROUP:
+        return scores.topk(count, largest=False).indices
+    groups = scores.view(-1, GROUP)
+    best = groups.amin(1).view(rows, columns // GROUP).topk(count, largest=False, sorted=False).indices
+    first = torch.arange(0, rows * columns // GROUP, columns // GROUP, device=scores.device)
+    members = groups.index_select(0, (best + first.unsqueeze(1)).flatten()).view(rows, count * GROUP)
+    places = members.topk(count, largest=False).indices
+    return best.gather(1, places // GROUP) * GROUP + places % GROUP
 
 
 def _argmin(scores: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ class ResidualVQ(nn.Module):
             x: [batch, dim, *positions], or [batch, *positions, dim] if the stages are channel-last.
             num_quantizers: How many stages. Default: all.
             beam_size: How many sequences of codes are kept from stage to stage. 1 takes the nearest code vector of
-                each residual (greedy); more find codes whose sum is nearer to `x`, at that many times the cost or more.
+                each residual (greedy); more find codes whose sum is nearer to `x`, at about that many times the cost.
 
         Returns:
             [batch, num_quantizers, *positions], or [batch, num_quantizers, heads, *positions]; int64.

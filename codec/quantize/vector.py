@@ -121,6 +121,12 @@ class VectorQuantize(nn.Module):
         """The codebook, or those of the heads."""
         return cast(list[Codebook], list(self.head_codebooks)) if self.separate_codebooks else [self.codebook]
 
+    @property
+    def least_squares(self) -> bool:
+        """Whether the code of a vector is the one that leaves the least of it."""
+        projected = not isinstance(self.project_in, nn.Identity)
+        return self.distance.squared and not self.distance.unit and not projected
+
     def set_temperature(self, temperature: float) -> None:
         """Change the temperature of estimators that draw codes, as a schedule does; others have no use for it.
 

@@ -43,7 +43,7 @@ def encode_source(
     file: BinaryIO,
     *,
     num_quantizers: int | None = None,
-    beam_size: int = 1,
+    beam_size: int | None = None,
     entropy: bool | None = None,
     progress: Progress | None = None,
     fingerprint: str | None = None,

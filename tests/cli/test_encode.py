@@ -2,6 +2,7 @@ import math
 import os
 import re
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,19 @@ def test_a_beam_size_widens_the_search(speech_file, model_folder, run):
     with torch.inference_mode():
         assert np.array_equal(codes, model.encode(waveform, beam_size=4).numpy())
         assert not np.array_equal(codes, model.encode(waveform).numpy())
+
+
+def test_the_search_is_that_of_the_model(speech_file, model_folder, tmp_path, run):
+    model = Codec.from_pretrained(model_folder)
+    model.config = replace(model.config, quantizer=replace(model.config.quantizer, beam_size=4))
+    model.save_pretrained(tmp_path / "searching")
+    with torch.inference_mode():
+        expected = model.encode(read_audio(speech_file).waveform[None], beam_size=4).numpy()
+    for options, searched in (((), True), (("--beam-size", 1), False)):
+        output = tmp_path / f"{searched}.rvq"
+        result = run("encode", speech_file, "-o", output, "--model", tmp_path / "searching", *options)
+        assert result.exit_code == 0, result.output
+        assert np.array_equal(read_stream(output.read_bytes()).codes, expected) == searched
 
 
 @pytest.mark.parametrize("stages", range(1, 11))

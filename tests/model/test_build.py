@@ -141,6 +141,7 @@ def test_every_setting_of_a_family_is_one_and_belongs_to_no_other():
         ({"estimator": "none"}, "estimator must be one of .*straight_through.*; got 'none'"),
         ({"initializer": "none"}, "initializer must be one of .*kmeans.*; got 'none'"),
         ({"temperature": (1.0, 0.0)}, r"temperature must be positive; got \(1.0, 0.0\)"),
+        ({"beam_size": 0}, "beam_size must be positive; got 0"),
         ({"update": "emma"}, "update must be one of .*; got 'emma'; did you mean 'ema'"),
     ],
 )

@@ -73,6 +73,15 @@ def test_a_wider_search_brings_the_latents_closer(codec, waveform, stages):
     assert errors[1] < errors[0]
 
 
+def test_the_search_is_that_of_the_model_unless_the_caller_says_otherwise(codec, waveform):
+    nearest, searched = codec.encode(waveform), codec.encode(waveform, beam_size=4)
+    assert not torch.equal(nearest, searched)
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, beam_size=4))
+    assert torch.equal(codec.encode(waveform), searched)
+    assert torch.equal(codec.encode(waveform, beam_size=1), nearest)
+    assert torch.equal(codec(waveform).codes, nearest)  # as in training
+
+
 def test_each_stage_brings_the_latents_closer(codec, waveform):
     latents = codec.encode_latents(waveform)
     codes = codec.encode(waveform)

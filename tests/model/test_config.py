@@ -20,6 +20,12 @@ def test_settings_that_are_left_out_keep_their_defaults():
     assert settings_from({"model": {"dim": 8}}, CodecConfig) == CodecConfig(model=ModelConfig(dim=8))
 
 
+def test_models_saved_before_there_was_a_search_take_the_nearest_codes():
+    settings = asdict(CodecConfig(quantizer=QuantizerConfig(codebook_size=64)))
+    del settings["quantizer"]["beam_size"]
+    assert settings_from(settings, CodecConfig).quantizer == QuantizerConfig(codebook_size=64, beam_size=1)
+
+
 def test_settings_do_not_change_after_the_codec_was_built_from_them():
     with pytest.raises(FrozenInstanceError):
         CodecConfig().model.dim = 8

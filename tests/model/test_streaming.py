@@ -105,6 +105,14 @@ def test_stages_and_search_are_those_asked_for_to_the_end(codec, waveform):
     assert torch.equal(codes, codec.encode(waveform, 3, beam_size=4))
 
 
+def test_the_search_of_the_model_streams(codec, waveform):
+    nearest = codec.encode(waveform)
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, beam_size=4))
+    codes = encode_in_parts(codec, waveform, 100)
+    assert torch.equal(codes, codec.encode(waveform))
+    assert not torch.equal(codes, nearest)
+
+
 def test_latents_stream_as_well(codec, waveform):
     with torch.inference_mode(), codec.streaming():
         latents = torch.cat([codec.encode_latents(part) for part in waveform.split(100, dim=-1)], dim=-1)

@@ -85,6 +85,30 @@ def test_a_beam_loses_less_than_the_nearest_codes_at_any_number_of_stages(stages
         assert lost <= errors(quantizer, x, quantizer.encode(x, count)).mean() + 1e-6
 
 
+def slow_search(stages: list[VectorQuantize], row: Tensor, beam_size: int) -> list[int]:
+    """Every continuation of every sequence that is kept, one after the other."""
+    kept: list[tuple[float, list[int], Tensor]] = [(0.0, [], row)]
+    for stage in stages:
+        vectors = stage.codebook.code_vectors().double()
+        left = [([*codes, code], rest - vector) for _, codes, rest in kept for code, vector in enumerate(vectors)]
+        every = [(float(rest.square().sum()), codes, rest) for codes, rest in left]
+        kept = sorted(every, key=lambda each: each[0])[:beam_size]
+    return kept[0][1]
+
+
+@pytest.mark.parametrize("beam_size", [2, 3, 40])
+@pytest.mark.parametrize("offset", [0, 100])  # latents far from the origin
+@pytest.mark.parametrize("sizes", [(7, 3, 5), (16, 320, 256)])  # searched at once, and in groups
+def test_it_keeps_the_best_of_all_continuations(sizes: tuple[int, ...], offset: int, beam_size: int) -> None:
+    quantizer = trained([VectorQuantize(DIM, size, initializer="uniform") for size in sizes])
+    for stage in quantizer.stages:
+        stage.codebook.vectors.normal_()
+    quantizer.stages[0].codebook.vectors.add_(offset)
+    rows = offset + torch.randn(6, DIM)
+    expected = [slow_search(list(quantizer.stages), row.double(), beam_size) for row in rows]
+    assert quantizer.encode(rows, beam_size=beam_size).tolist() == expected
+
+
 @each_distance
 def test_a_beam_of_one_is_the_nearest_code_of_each_stage(distance: str) -> None:
     quantizer = trained(make_stages(distance=distance))

@@ -13,6 +13,7 @@ from codec.quantize.distance import (
     euclidean,
     nearest,
     nearest_few,
+    smallest,
 )
 from codec.quantize.update import UPDATES
 
@@ -162,6 +163,23 @@ def test_the_search_in_groups_is_argmin(size: int) -> None:
     scores[1, -1] = scores[2, 0] = -1
     expected = [row.index(min(row)) for row in scores.tolist()]
     assert module._argmin(scores).squeeze(1).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("size", [5, 333, GROUP, 4 * GROUP - 1, 4 * GROUP, 4 * GROUP + 1, 10 * GROUP, 17 * GROUP])
+def test_the_few_smallest_are_those_of_topk(size: int, count: int) -> None:
+    scores = torch.randn(100, size)
+    scores[0] = scores[0].sort().values  # all in one group
+    assert torch.equal(smallest(scores, count), scores.topk(count, largest=False).indices)
+
+
+@pytest.mark.parametrize("size", [5, 4 * GROUP, 17 * GROUP])
+def test_of_equal_ones_each_counts_once(size: int) -> None:
+    scores = torch.randint(3, (200, size)).float()
+    scores[0] = 1
+    places = smallest(scores, 5)
+    assert torch.equal(scores.gather(1, places), scores.sort(1).values[:, :5])
+    assert all(len(set(row)) == 5 for row in places.tolist())
 
 
 @each_distance
