@@ -4,17 +4,14 @@ import json
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 TRAIN = Path(__file__).parents[1] / "recipes/train.py"
-SCORES = ("pesq_wb", "stoi")
 
 
 def main(
@@ -39,7 +36,7 @@ def main(
             if message := task.result():
                 print(f"{name}: {message}", file=sys.stderr)
     for line in table({name: output / slug(name) for name in rows}):
-        Console(width=10_000).print(line, markup=False, highlight=False)
+        print(line)
 
 
 def slug(name: str) -> str:
@@ -48,27 +45,25 @@ def slug(name: str) -> str:
 
 
 def train(recipe: Path, data: Path, folder: Path, settings: list[str]) -> str:
-    """Run a row whose folder has no result; what it printed last if it failed, or nothing."""
-    if (folder / "seconds.json").exists():
+    """Run a row that has no result, or the rest of it; what it printed last if it failed, or nothing."""
+    if has_ended(folder):
         return ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(TRAIN), str(recipe), "--data", str(data), "--output", str(folder)]
     command += ["--resume"] if folder.exists() else []
     for each in settings:
         command += ["--set", each]
-    start = time.monotonic()
-    with (folder.parent / f"{folder.name}.log").open("w") as log:
+    printed = folder.with_suffix(".log")
+    with printed.open("w") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        log.flush()
-    if code:
-        return (folder.parent / f"{folder.name}.log").read_text().strip()[-1000:]
-    (folder / "seconds.json").write_text(json.dumps(time.monotonic() - start))
-    return ""
+    return printed.read_text().strip()[-1000:] if code else ""
 
 
 def table(folders: dict[str, Path]) -> list[str]:
     """Lines of Markdown: for each row its scores at each bitrate, parameters, and the time of training."""
-    results = {name: json.loads(last_line(folder / "valid.jsonl")) for name, folder in folders.items() if done(folder)}
+    results = {
+        name: json.loads(last_line(folder / "valid.jsonl")) for name, folder in folders.items() if has_ended(folder)
+    }
     if not results:
         return ["no results yet"]
     bitrates = [key for key in next(iter(results.values())) if key != "step"]
@@ -78,7 +73,7 @@ def table(folders: dict[str, Path]) -> list[str]:
     ]
     for name, result in results.items():
         cells = [cell(result[key]) for key in result if key != "step"]
-        facts = json.loads((folders[name] / "run.json").read_text())
+        facts = load_facts(folders[name] / "run.json")
         lines.append(
             f"| {name} | {' | '.join(cells)} | {facts['parameters'] / 1e6:.1f} | {step_seconds(folders[name]):.2f} |"
         )
@@ -89,8 +84,18 @@ def cell(scores: dict[str, float]) -> str:
     return f"{scores['pesq_wb']:.2f} / {scores['stoi']:.3f}"
 
 
-def done(folder: Path) -> bool:
-    return (folder / "seconds.json").exists()
+def has_ended(folder: Path) -> bool:
+    """Whether the run of a row was validated after its last step."""
+    scores = folder / "valid.jsonl"
+    return (
+        scores.exists() and json.loads(last_line(scores))["step"] == load_facts(folder / "recipe.json")["run"]["steps"]
+    )
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """What a run wrote about itself."""
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts
 
 
 def last_line(path: Path) -> str:
@@ -99,8 +104,8 @@ def last_line(path: Path) -> str:
 
 def step_seconds(folder: Path) -> float:
     """Median over the lines of the log."""
-    recipe: dict[str, Any] = json.loads((folder / "recipe.json").read_text())
-    seconds = recipe["data"]["batch_size"] * recipe["data"]["crop_seconds"]
+    data = load_facts(folder / "recipe.json")["data"]
+    seconds = data["batch_size"] * data["crop_seconds"]
     rates = sorted(json.loads(line)["audio_seconds_per_second"] for line in (folder / "log.jsonl").open())
     return float(seconds / rates[len(rates) // 2])
 
