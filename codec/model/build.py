@@ -71,6 +71,7 @@ def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
             initializer=config.initializer,
             update=_build_update(config),
             temperature=config.temperature[0] if tempered else None,
+            rate_weight=config.rate_weight,
         )
         for _ in range(config.num_quantizers)
     ]

@@ -82,7 +82,8 @@ class QuantizerConfig:
         temperature: Of estimators that draw codes, at the first and at the last step of a training run; between them
             each step lowers it by the same factor.
         beam_size: Sequences of codes that the search keeps where a codec encodes, unless the caller says otherwise; see
-            `ResidualVQ.encode`. Training takes the nearest codes.
+            `ResidualVQ.encode`. Training takes the best code of each stage.
+        rate_weight: Of the bits of a code, when one is chosen; see `VectorQuantize`.
     """
 
     num_quantizers: int = 12
@@ -97,6 +98,7 @@ class QuantizerConfig:
     dropout: float = 0.5
     temperature: tuple[float, float] = (1.0, 1.0)
     beam_size: int = 1
+    rate_weight: float = 0.0
 
     @property
     def bits_per_code(self) -> int:

@@ -21,12 +21,15 @@ class _Stage(NamedTuple):
     Attributes:
         quantizer: For the stages that choose codes by another measure than what they leave.
         vectors: What each code takes from a residual, [k, dim].
-        centre: Their mean, [dim].
-        weights: With them, one product gives what each code leaves of a residual, [dim + 2, k]; see `_squared_lengths`.
+        costs: What each code costs beside, [k].
+        centre: The mean of the vectors, [dim].
+        weights: With them, one product gives what each code leaves of a residual, and costs, [dim + 2, k]; see
+            `_scores`.
     """
 
     quantizer: VectorQuantize
     vectors: Tensor
+    costs: Tensor
     centre: Tensor
     weights: Tensor
 
@@ -36,7 +39,8 @@ def beam_search(stages: Sequence[VectorQuantize], rows: Tensor, beam_size: int) 
     """Codes whose vectors add up to nearly the rows, over all stages together.
 
     The code nearest to a residual is not always the one after which the next stages can do best. From stage to stage
-    the `beam_size` best sequences of codes are kept, by the length of what they leave.
+    the `beam_size` best sequences of codes are kept, by the squared length of what they leave and what they cost (see
+    `codec.quantize.rate`).
 
     Args:
         stages: Of one head each.
@@ -55,18 +59,21 @@ def _prepare(quantizer: VectorQuantize, device: torch.device) -> _Stage:
     every_code = torch.arange(quantizer.codebook_size, device=device)
     vectors = quantizer.look_up_rows(every_code.unsqueeze(1))
     centre = vectors.mean(0)
+    costs = quantizer.code_costs()[0]
     centred = vectors - centre
     squares = centred.square().sum(1, keepdim=True)
-    weights = torch.cat([-2 * centred, squares, torch.ones_like(squares)], dim=1)
-    return _Stage(quantizer, vectors, centre, weights.T)
+    weights = torch.cat([-2 * centred, squares + costs.unsqueeze(1), torch.ones_like(squares)], dim=1)
+    return _Stage(quantizer, vectors, costs, centre, weights.T)
 
 
 def _search(stages: Sequence[_Stage], rows: Tensor, beam_size: int) -> Tensor:
     residuals = rows.unsqueeze(1)  # [n, beams, dim]
+    spent = rows.new_zeros(len(rows), 1)  # [n, beams]
     steps = []
     for stage in stages:
-        parents, codes = _continue(stage, residuals, beam_size)
+        parents, codes = _continue(stage, residuals, spent, beam_size)
         residuals = _take(residuals, parents) - F.embedding(codes, stage.vectors)
+        spent = spent.gather(1, parents) + stage.costs[codes]
         steps.append((parents, codes))
     best = torch.zeros_like(codes[:, :1])  # the first of the last beams; then where it came from
     sequence = []
@@ -76,42 +83,47 @@ def _search(stages: Sequence[_Stage], rows: Tensor, beam_size: int) -> Tensor:
     return torch.cat(sequence[::-1], dim=1)
 
 
-def _continue(stage: _Stage, residuals: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
-    """The best continuations of beams [n, beams, dim]: of which beam, by which code; [n, beam_size] each, sorted."""
+def _continue(stage: _Stage, residuals: Tensor, spent: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
+    """The best continuations of beams [n, beams, dim] that cost [n, beams]: of which beam, by which code; sorted.
+
+    Returns:
+        [n, beam_size] each.
+    """
     beams, codebook_size = residuals.shape[1], stage.vectors.shape[0]
     if stage.quantizer.least_squares:
-        squared_lengths = _squared_lengths_operator if torch.compiler.is_compiling() else _squared_lengths
-        lengths = squared_lengths(residuals, stage.centre, stage.weights)
-        best = smallest(lengths, min(beam_size, beams * codebook_size))
+        score = _scores_operator if torch.compiler.is_compiling() else _scores
+        scores = score(residuals, spent, stage.centre, stage.weights)
+        best = smallest(scores, min(beam_size, beams * codebook_size))
         return best // codebook_size, best % codebook_size
     # The best sequences are among the best continuations of each: no beam has more than all of them.
     wanted = min(beam_size, codebook_size)
     codes = stage.quantizer.candidates(rearrange(residuals, "n b d -> (n b) d"), wanted).squeeze(2)
     left = residuals.unsqueeze(2) - F.embedding(codes.view(-1, beams, wanted), stage.vectors)
-    lengths = left.square().sum(3).flatten(1)
+    lengths = (left.square().sum(3) + spent.unsqueeze(2)).flatten(1)
     best = lengths.topk(min(beam_size, beams * wanted), largest=False).indices
     return best // wanted, codes.view(lengths.shape).gather(1, best)
 
 
-def _squared_lengths(residuals: Tensor, centre: Tensor, weights: Tensor) -> Tensor:
-    """What each code leaves of each beam: [n, beams, dim] -> [n, beams * k].
+def _scores(residuals: Tensor, spent: Tensor, centre: Tensor, weights: Tensor) -> Tensor:
+    """What each code leaves of each beam, squared, and costs: [n, beams, dim], [n, beams] -> [n, beams * k].
 
-    |r - c|^2 = [r, 1, |r|^2] . [-2 c, |c|^2, 1], seen from the mean of the code vectors, so that latents far from the
-    origin lose no digits. All in one product, since `addmm` takes 1.25 of the time of `mm` on a CPU.
+    |r - c|^2 + s + cost = [r, 1, |r|^2 + s] . [-2 c, |c|^2 + cost, 1], seen from the mean of the code vectors, so that
+    latents far from the origin lose no digits. All in one product, since `addmm` takes 1.25 of the time of `mm` on a
+    CPU.
     """
     count, beams, dim = residuals.shape
     factors = residuals.new_ones(count * beams, dim + 2)
     centred = torch.sub(residuals.view(-1, dim), centre, out=factors[:, :dim])
-    factors[:, dim + 1] = torch.linalg.vector_norm(centred, dim=1).square_()
+    factors[:, dim + 1] = torch.linalg.vector_norm(centred, dim=1).square_().add_(spent.flatten())
     with full_precision():
         return (factors @ weights).view(count, beams * weights.shape[1])
 
 
-_squared_lengths_operator = torch.library.custom_op("rvq_codec::squared_lengths", _squared_lengths, mutates_args=())
+_scores_operator = torch.library.custom_op("rvq_codec::scores", _scores, mutates_args=())
 
 
-@_squared_lengths_operator.register_fake
-def _(residuals: Tensor, centre: Tensor, weights: Tensor) -> Tensor:
+@_scores_operator.register_fake
+def _(residuals: Tensor, spent: Tensor, centre: Tensor, weights: Tensor) -> Tensor:
     return residuals.new_empty(residuals.shape[0], residuals.shape[1] * weights.shape[1])
 
 
