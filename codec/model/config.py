@@ -82,8 +82,8 @@ class QuantizerConfig:
         temperature: Of estimators that draw codes, at the first and at the last step of a training run; between them
             each step lowers it by the same factor.
         beam_size: Sequences of codes that the search keeps where a codec encodes, unless the caller says otherwise; see
-            `ResidualVQ.encode`. Training takes the best code of each stage.
-        rate_weight: Of the bits of a code, when one is chosen; see `VectorQuantize`.
+            `ResidualVQ.encode`. Training takes the nearest codes.
+        rate_weight: Of the bits of a code, where a codec encodes; see `VectorQuantize`.
     """
 
     num_quantizers: int = 12

@@ -3,6 +3,9 @@
 In an entropy-constrained quantizer a row takes the code that minimizes |x - c|^2 + lambda * bits(c) (Chou, Lookabaugh &
 Gray 1989, "Entropy-constrained vector quantization"). Of the many codes of a high-dimensional stage that are nearly as
 near as the nearest, it takes the one that is used most.
+
+Training takes the nearest code all the same: where the choice of today is the price of tomorrow, fewer and fewer codes
+are used.
 """
 
 from dataclasses import replace

@@ -50,9 +50,8 @@ class VectorQuantize(nn.Module):
         manual: Whether the codebook learns when `apply_update` is called, from all batches since the last call as from
             one, rather than inside `forward`: for gradient accumulation. The first batch alone initializes; batches
             that wait are not in the state dict, so save it after `apply_update`.
-        rate_weight: Weight of the bits of a code when one is chosen, in training and after it: see
-            `codec.quantize.rate`. 0 takes the nearest code; 0.3 makes entropy-coded codes 10 to 20 % smaller for a loss
-            that is hardly measured. Seldom used codes get fewer rows, so let the update's `dead_ratio` be small.
+        rate_weight: Weight of the bits of a code when one is chosen outside of training; see `codec.quantize.rate`. 0
+            takes the nearest code, as training does. 0.1 to 0.3 make entropy-coded codes smaller for little loss.
         channel_last: Whether vectors lie along the last axis, [batch, *positions, dim], rather than the second,
             [batch, dim, *positions].
 
@@ -124,10 +123,10 @@ class VectorQuantize(nn.Module):
         self.project_out = nn.Linear(heads * codebook_dim, dim) if projected else nn.Identity()
         if not 0 <= rate_weight < math.inf:
             raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
-        if rate_weight and (self.estimator.tempered or not self.least_squares):
+        if rate_weight and not self.least_squares:
             raise ValueError(
-                "rate_weight must be 0 but for distance='euclidean', an estimator that takes the nearest code, and "
-                f"code vectors of the size of the rows; got {rate_weight}"
+                "rate_weight must be 0 but for distance='euclidean' and code vectors of the size of the rows; "
+                f"got {rate_weight}"
             )
 
     @property
@@ -309,8 +308,7 @@ class VectorQuantize(nn.Module):
         if self.training:
             codebook.initialize(rows.detach())
             vectors = codebook.snapshot()
-            choice = self._choice(codebook, vectors)
-            codes, quantized = self.estimator.estimate(rows, vectors, choice, self.temperature)
+            codes, quantized = self.estimator.estimate(rows, vectors, self.distance, self.temperature)
             observations.append(Observation(codebook, rows.detach(), codes))
         else:
             vectors = codebook.code_vectors()
