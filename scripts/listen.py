@@ -98,7 +98,10 @@ def main(
 
 
 def find_clips(folder: Path) -> list[Clip]:
-    """All audio in a folder and below. Where names do not tell the clips apart, the folders above are part of them.
+    """All audio in a folder and below.
+
+    Names tell the clips apart: where those of the files do not, the folders above are part of them, and where these do
+    not either, as with a-b/1.wav and a/b-1.wav, the place in the list is.
 
     Raises:
         ValueError: There is none.
@@ -108,6 +111,8 @@ def find_clips(folder: Path) -> list[Clip]:
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [recording.id.replace("/", "-") for recording in recordings]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{place}" for place, name in enumerate(names, start=1)]
     # Files of LibriSpeech, of which some lie side by side, begin with the number of the speaker.
     return [
         Clip(path, name, recording.speaker or path.stem.split("-")[0])

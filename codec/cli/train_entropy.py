@@ -164,7 +164,9 @@ def encode_files(
                     block = block[:, : int(min(left, BLOCK_SECONDS) * source.sample_rate) or 1]
                     left -= block.shape[1] / source.sample_rate
                     waveform = resample(block, source.sample_rate, codec.sample_rate)
-                    codes = codec.encode(rearrange(waveform, "c t -> c 1 t").to(codec.device))
+                    on_device = rearrange(waveform, "c t -> c 1 t").to(codec.device)
+                    # As it will be once there are tables.
+                    codes = codec.encode(on_device, rate_weight=codec.config.quantizer.rate_weight)
                     yield from codes.cpu().numpy().astype(np.uint16)
                     # All files are done, or all seconds.
                     report(max(number / len(paths), 1 - left / seconds))

@@ -2,7 +2,7 @@
 
 Equal signals get 0 everywhere. Where the original has nothing to judge by, such as no onset to have an echo before, the
 measure is nan, so that an average can leave it out. Thresholds are relative to the loudest frame of the original.
-All is measured in frames of 40 ms every 10 ms, save for `pre_echo`.
+All is measured in the frames of `codec.evaluate.frames`, save for `pre_echo`.
 """
 
 from typing import NamedTuple
@@ -10,22 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from einops import rearrange, reduce
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
+from codec.evaluate.frames import WINDOW_SECONDS, Frames, Mask, Values, analyse, analyse_both, to_power
 from codec.evaluate.plots import Samples, check_alike
 
-Values = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
-WINDOW_SECONDS = 0.04  # three periods of the lowest voice, as its harmonicity needs
-HOP_SECONDS = 0.01
 ACTIVE_RANGE = 40.0  # dB below the loudest frame: speech, from its vowels to its faint consonants
 AUDIBLE_RANGE = 60.0  # dB below the loudest frame: what is fainter counts as silence
 DIGITAL_SILENCE = -120.0  # dB
-
-LOWEST_VOICE, HIGHEST_VOICE = 75.0, 500.0  # Hz
 VOICED = 0.45  # least periodicity of a voice, Praat's default
-LEAST_PERIODICITY, MOST_PERIODICITY = 0.1, 0.999  # a harmonicity of -9.5 and 30 dB
 
 FRICATIVE_CORNER = 4000.0  # Hz
 FRICATIVE_SHARE = 0.5  # of the power of a frame
@@ -77,15 +69,16 @@ def artefacts(original: Samples, decoded: Samples, sample_rate: int) -> Artefact
     Raises:
         ValueError: The signals differ in length or have more than one axis.
     """
+    first, second = analyse_both(original, decoded, sample_rate)
     return Artefacts(
-        fricatives=fricative_error(original, decoded, sample_rate),
-        low=band_error(original, decoded, sample_rate, 0, 1000),
-        mid=band_error(original, decoded, sample_rate, 1000, 4000),
-        high=band_error(original, decoded, sample_rate, 4000, 8000),
-        metallic=musical_noise(original, decoded, sample_rate),
-        tone=steady_tone(original, decoded, sample_rate),
-        voiced=harmonicity_change(original, decoded, sample_rate, voiced=True),
-        unvoiced=harmonicity_change(original, decoded, sample_rate, voiced=False),
+        fricatives=_fricative_error(first, second),
+        low=_band_error(first, second, 0, 1000),
+        mid=_band_error(first, second, 1000, 4000),
+        high=_band_error(first, second, 4000, 8000),
+        metallic=_musical_noise(first, second),
+        tone=_steady_tone(first, second),
+        voiced=_harmonicity_change(first, second, voiced=True),
+        unvoiced=_harmonicity_change(first, second, voiced=False),
         pre_echo=pre_echo(original, decoded, sample_rate),
     )
 
@@ -98,9 +91,7 @@ def fricative_error(original: Samples, decoded: Samples, sample_rate: int) -> fl
     Returns:
         dB; below 0, fricatives are lost. nan if there are none.
     """
-    first, second = _analyse_both(original, decoded, sample_rate)
-    fricatives = _band(first, FRICATIVE_CORNER) >= FRICATIVE_SHARE * first.level
-    return _level_error(first, second, fricatives & _within(first, ACTIVE_RANGE), FRICATIVE_CORNER)
+    return _fricative_error(*analyse_both(original, decoded, sample_rate))
 
 
 def band_error(original: Samples, decoded: Samples, sample_rate: int, lowest: float, highest: float) -> float:
@@ -111,8 +102,7 @@ def band_error(original: Samples, decoded: Samples, sample_rate: int, lowest: fl
     Returns:
         dB; below 0, the band is too faint. nan if the original is silent, or knows no such frequencies.
     """
-    first, second = _analyse_both(original, decoded, sample_rate)
-    return _level_error(first, second, _within(first, ACTIVE_RANGE), lowest, highest)
+    return _band_error(*analyse_both(original, decoded, sample_rate), lowest, highest)
 
 
 def musical_noise(original: Samples, decoded: Samples, sample_rate: int) -> float:
@@ -130,17 +120,7 @@ def musical_noise(original: Samples, decoded: Samples, sample_rate: int) -> floa
         0 for none; 0.2 if a random half of the points of a spectrogram is lost, 0.5 if nine in ten are. Below 0, noise
         was added, or is more even than noise is. nan if nothing of the kind is audible in both signals.
     """
-    first, second = _analyse_both(original, decoded, sample_rate)
-    noise = (first.periodicity < VOICED) & _within(first, AUDIBLE_RANGE)
-    width = round(BAND_WIDTH * WINDOW_SECONDS)
-    num_bands = (first.power.shape[1] - 1) // width
-    before, after = (
-        rearrange(frames.power[noise, 1 : 1 + num_bands * width], "t (band f) -> t band f", f=width)
-        for frames in (first, second)
-    )
-    floor = _below_loudest(first, AUDIBLE_RANGE)
-    audible = (before.sum(axis=2) > floor) & (after.sum(axis=2) > floor)
-    return _mean(_log_kurtosis(after, audible) - _log_kurtosis(before, audible))
+    return _musical_noise(*analyse_both(original, decoded, sample_rate))
 
 
 def steady_tone(original: Samples, decoded: Samples, sample_rate: int) -> float:
@@ -154,24 +134,13 @@ def steady_tone(original: Samples, decoded: Samples, sample_rate: int) -> float:
     Returns:
         dB; less than 4 by chance. nan if the original is silent, or knows no such frequencies.
     """
-    first, second = _analyse_both(original, decoded, sample_rate)
-    active = _within(first, ACTIVE_RANGE)
-    high = first.frequencies >= LOWEST_LINE
-    if not active.any() or not high.any():
-        return float("nan")
-    floor = _below_loudest(first, AUDIBLE_RANGE) / len(first.frequencies)
-    spectra = ((10 * np.log10(frames.power[active][:, high] + floor)).mean(axis=0) for frames in (second, first))
-    excess = np.subtract(*spectra)
-    around = sliding_window_view(np.pad(excess, LINE_NEIGHBOURS, "edge"), 2 * LINE_NEIGHBOURS + 1)
-    return float((excess - np.median(around, axis=1)).max())
+    return _steady_tone(*analyse_both(original, decoded, sample_rate))
 
 
 def harmonicity_change(original: Samples, decoded: Samples, sample_rate: int, *, voiced: bool) -> float:
     """Mean change of the harmonics-to-noise ratio in the active frames of the original.
 
-    The ratio is that of Boersma 1993, "Accurate short-term analysis of the fundamental frequency and the
-    harmonics-to-noise ratio of a sampled sound": 10 log10(r / (1 - r)), r the highest normalized autocorrelation
-    at the periods of a voice.
+    The ratio is `codec.evaluate.frames.Frames.harmonicity`.
 
     Args, errors: See `artefacts`. `voiced`: whether in the frames with a voice, or in the others.
 
@@ -179,9 +148,7 @@ def harmonicity_change(original: Samples, decoded: Samples, sample_rate: int, *,
         dB. Below 0, voices are hoarse; above 0, they buzz, or there is buzzing in place of noise. nan if there are no
         such frames.
     """
-    first, second = _analyse_both(original, decoded, sample_rate)
-    frames = ((first.periodicity >= VOICED) == voiced) & _within(first, ACTIVE_RANGE)
-    return _mean((_harmonicity(second) - _harmonicity(first))[frames])
+    return _harmonicity_change(*analyse_both(original, decoded, sample_rate), voiced=voiced)
 
 
 def pre_echo(original: Samples, decoded: Samples, sample_rate: int) -> float:
@@ -204,105 +171,74 @@ def pre_echo(original: Samples, decoded: Samples, sample_rate: int) -> float:
         reduce(np.square(signal[: num_frames * length], dtype=np.float64), "(t n) -> t", "mean", n=length)
         for signal in (original, decoded)
     )
-    floor = first.max() * _power(-AUDIBLE_RANGE)
+    floor = first.max() * to_power(-AUDIBLE_RANGE)
     before, echo = (
         sliding_window_view(power, FRAMES_BEFORE_ONSET).mean(axis=1)[:-FRAMES_OF_ONSET] for power in (first, second)
     )
     after = sliding_window_view(first, FRAMES_OF_ONSET).mean(axis=1)[FRAMES_BEFORE_ONSET:]
-    active = after > first.max() * _power(-ACTIVE_RANGE)
+    active = after > first.max() * to_power(-ACTIVE_RANGE)
     rise = np.divide(after, before + floor, where=active, out=np.zeros_like(after))
     steepest = sliding_window_view(np.pad(rise, FRAMES_BEFORE_ONSET), 2 * FRAMES_BEFORE_ONSET + 1).max(axis=1)
-    onsets = (rise >= _power(ONSET_RISE)) & (rise == steepest)
+    onsets = (rise >= to_power(ONSET_RISE)) & (rise == steepest)
     return _mean(10 * np.log10((echo[onsets] + floor) / (before[onsets] + floor)))
 
 
 def signal_level(signal: Samples, sample_rate: int) -> float:
     """Mean power of the active frames, dB; 0 is that of a square wave of full scale."""
-    frames = _analyse(signal, sample_rate)
-    return _decibels(_mean(frames.level[_within(frames, ACTIVE_RANGE)]))
+    frames = analyse(signal, sample_rate)
+    return _decibels(_mean(frames.level[frames.within(ACTIVE_RANGE)]))
 
 
 def noise_floor(signal: Samples, sample_rate: int) -> float:
     """Level that a twentieth of the frames stays below, dB: that of the noise, if speech has its pauses."""
-    return _decibels(float(np.quantile(_analyse(signal, sample_rate).level, 0.05)))
+    return _decibels(float(np.quantile(analyse(signal, sample_rate).level, 0.05)))
 
 
-class _Frames(NamedTuple):
-    """A signal in short.
-
-    Attributes:
-        power: [frames, frequencies]; sums over the frequencies are mean squares of the samples.
-        frequencies: Hz, [frequencies].
-        periodicity: r in `harmonicity_change`, [frames].
-    """
-
-    power: Values
-    frequencies: Values
-    periodicity: Values
-
-    @property
-    def level(self) -> Values:
-        """Mean square of the samples, [frames]."""
-        return self.power.sum(axis=1)
+def _fricative_error(first: Frames, second: Frames) -> float:
+    fricatives = first.band(FRICATIVE_CORNER) >= FRICATIVE_SHARE * first.level
+    return _level_error(first, second, fricatives & first.within(ACTIVE_RANGE), FRICATIVE_CORNER)
 
 
-def _analyse_both(original: Samples, decoded: Samples, sample_rate: int) -> tuple[_Frames, _Frames]:
-    check_alike(original, decoded)
-    return _analyse(original, sample_rate), _analyse(decoded, sample_rate)
+def _band_error(first: Frames, second: Frames, lowest: float, highest: float) -> float:
+    return _level_error(first, second, first.within(ACTIVE_RANGE), lowest, highest)
 
 
-def _analyse(signal: Samples, sample_rate: int) -> _Frames:
-    length = round(WINDOW_SECONDS * sample_rate)
-    padded = np.pad(signal.astype(np.float64), (0, max(0, length - len(signal))))
-    frames = sliding_window_view(padded, length)[:: round(HOP_SECONDS * sample_rate)]
-    window = np.hanning(length + 1)[:-1]
-    windowed = (frames - frames.mean(axis=1, keepdims=True)) * window
-    power = np.abs(np.fft.rfft(windowed)) ** 2 / (length * (window @ window))
-    power[:, 1 : (length + 1) // 2] *= 2  # what is at the negative frequencies
-    frequencies = np.arange(power.shape[1], dtype=np.float64) * (sample_rate / length)
-    return _Frames(power, frequencies, _periodicity(windowed, window, sample_rate))
+def _musical_noise(first: Frames, second: Frames) -> float:
+    noise = (first.periodicity < VOICED) & first.within(AUDIBLE_RANGE)
+    width = round(BAND_WIDTH * WINDOW_SECONDS)
+    num_bands = (first.power.shape[1] - 1) // width
+    before, after = (
+        rearrange(frames.power[noise, 1 : 1 + num_bands * width], "t (band f) -> t band f", f=width)
+        for frames in (first, second)
+    )
+    floor = first.below_loudest(AUDIBLE_RANGE)
+    audible = (before.sum(axis=2) > floor) & (after.sum(axis=2) > floor)
+    return _mean(_log_kurtosis(after, audible) - _log_kurtosis(before, audible))
 
 
-def _periodicity(windowed: Values, window: Values, sample_rate: int) -> Values:
-    """Highest autocorrelation over that of the window, both 1 at a lag of 0 (Boersma 1993), [frames]."""
-    lags = slice(round(sample_rate / HIGHEST_VOICE), round(sample_rate / LOWEST_VOICE) + 1)
-    own, of_window = _autocorrelation(windowed), _autocorrelation(window)
-    energy = np.maximum(own[:, :1], np.finfo(np.float64).tiny)
-    return (own[:, lags] / energy / (of_window[lags] / of_window[0])).max(axis=1)
+def _steady_tone(first: Frames, second: Frames) -> float:
+    active = first.within(ACTIVE_RANGE)
+    high = first.frequencies >= LOWEST_LINE
+    if not active.any() or not high.any():
+        return float("nan")
+    floor = first.below_loudest(AUDIBLE_RANGE) / len(first.frequencies)
+    spectra = ((10 * np.log10(frames.power[active][:, high] + floor)).mean(axis=0) for frames in (second, first))
+    excess = np.subtract(*spectra)
+    around = sliding_window_view(np.pad(excess, LINE_NEIGHBOURS, "edge"), 2 * LINE_NEIGHBOURS + 1)
+    return float((excess - np.median(around, axis=1)).max())
 
 
-def _autocorrelation(signals: Values) -> Values:
-    """At the lags from 0 on; [..., time] to [..., lags]."""
-    length = signals.shape[-1]
-    return np.fft.irfft(np.abs(np.fft.rfft(signals, 2 * length)) ** 2)[..., :length]
+def _harmonicity_change(first: Frames, second: Frames, *, voiced: bool) -> float:
+    frames = ((first.periodicity >= VOICED) == voiced) & first.within(ACTIVE_RANGE)
+    return _mean((second.harmonicity - first.harmonicity)[frames])
 
 
-def _harmonicity(frames: _Frames) -> Values:
-    """dB, [frames]."""
-    periodicity = np.clip(frames.periodicity, LEAST_PERIODICITY, MOST_PERIODICITY)
-    return 10 * np.log10(periodicity / (1 - periodicity))
-
-
-def _level_error(first: _Frames, second: _Frames, mask: Mask, lowest: float, highest: float = np.inf) -> float:
+def _level_error(first: Frames, second: Frames, mask: Mask, lowest: float, highest: float = np.inf) -> float:
     if lowest >= first.frequencies[-1]:
         return float("nan")
-    floor = _below_loudest(first, AUDIBLE_RANGE)
-    levels = (_band(frames, lowest, highest)[mask] + floor for frames in (second, first))
+    floor = first.below_loudest(AUDIBLE_RANGE)
+    levels = (frames.band(lowest, highest)[mask] + floor for frames in (second, first))
     return _mean(10 * np.log10(np.divide(*levels)))
-
-
-def _band(frames: _Frames, lowest: float, highest: float = np.inf) -> Values:
-    """Power from `lowest` to below `highest`, [frames]."""
-    return frames.power[:, (frames.frequencies >= lowest) & (frames.frequencies < highest)].sum(axis=1)
-
-
-def _within(frames: _Frames, decibels: float) -> Mask:
-    """Which frames are less than that below the loudest one; none of a silent signal."""
-    return frames.level > _below_loudest(frames, decibels)
-
-
-def _below_loudest(frames: _Frames, decibels: float) -> float:
-    return float(frames.level.max() * _power(-decibels))
 
 
 def _log_kurtosis(power: Values, audible: Mask) -> Values:
@@ -324,10 +260,6 @@ def _mean(values: Values) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def _power(decibels: float) -> float:
-    return float(10 ** (decibels / 10))
-
-
 def _decibels(power: float) -> float:
     """At least that of digital silence."""
-    return float(10 * np.log10(np.fmax(power, _power(DIGITAL_SILENCE))))
+    return float(10 * np.log10(np.fmax(power, to_power(DIGITAL_SILENCE))))

@@ -2,8 +2,8 @@
 
 Speech spans 40 dB from its loudest to its faintest frames, and as much from its lowest to its highest frequencies. A
 quantizer that keeps its squared error small spends all its bits on what is loud. After a square root the same span is
-20 dB; and an error made there grows, on the way back, with the root of the coefficient that it falls on, as what an ear
-forgives does: loudness is about the root of amplitude (see `codec.losses.loudness`).
+20 dB; and an error made there grows, on the way back, with the root of the coefficient that it falls on. So does the
+error that an ear forgives: loudness is about the root of amplitude (see `codec.losses.loudness`).
 
 With exponent p and knee e
 
@@ -12,6 +12,7 @@ With exponent p and knee e
 which is linear well below the knee, where a power alone would have an unbounded slope.
 """
 
+import torch
 from torch import Tensor, nn
 
 # Coefficients of speech, with the gain that networks see them with, are between 0.01 and 10.
@@ -32,8 +33,10 @@ class Compress(nn.Module):
         self.knee = knee
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return x.sign() * ((x.abs() + self.knee) ** self.exponent - self.knee**self.exponent)
+        """Any shape; in float32 whatever autocast says."""
+        with torch.autocast(x.device.type, enabled=False):
+            size = (x.float().abs() + self.knee) ** self.exponent - self.knee**self.exponent
+            return (x.sign() * size).to(x.dtype)
 
 
 class Expand(nn.Module):
@@ -45,5 +48,7 @@ class Expand(nn.Module):
         self.knee = knee
 
     def forward(self, y: Tensor) -> Tensor:
-        """Any shape."""
-        return y.sign() * ((y.abs() + self.knee**self.exponent) ** (1 / self.exponent) - self.knee)
+        """Any shape; in float32 whatever autocast says."""
+        with torch.autocast(y.device.type, enabled=False):
+            size = (y.float().abs() + self.knee**self.exponent) ** (1 / self.exponent) - self.knee
+            return (y.sign() * size).to(y.dtype)

@@ -93,7 +93,8 @@ class InverseSTFT(nn.Module):
 class MagnitudePhase(nn.Module):
     """Log magnitudes and phases to real and imaginary parts, as in Vocos (Siuzdak 2023, arXiv 2306.00814).
 
-    Phases are any real numbers, since the cosine and the sine wrap them.
+    Phases are any real numbers, since the cosine and the sine wrap them. The maths runs in float32 whatever autocast
+    says.
 
     Args:
         limit: Largest magnitude.
@@ -105,7 +106,8 @@ class MagnitudePhase(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, 2 * frequencies, frames], the log magnitudes first -> the same shape, the real parts first."""
-        log_magnitude, phase = x.chunk(2, dim=1)
-        # Before `exp`, not after it: beyond an infinity the gradient would be NaN.
-        magnitude = log_magnitude.clamp(max=self.log_limit).exp()
-        return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+        with torch.autocast(x.device.type, enabled=False):
+            log_magnitude, phase = x.float().chunk(2, dim=1)
+            # Before `exp`, not after it: beyond an infinity the gradient would be NaN.
+            magnitude = log_magnitude.clamp(max=self.log_limit).exp()
+            return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1).to(x.dtype)

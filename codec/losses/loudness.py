@@ -24,7 +24,8 @@ DEAD_ZONE = 0.25
 ADDED_FLOOR = 50.0
 ADDED_RANGE = (3.0, 12.0)
 ADDED_EXPONENT = 1.2
-# A target whose mean specific loudness is below this counts as if it were as loud: read speech has 60 times as much.
+# A target whose mean specific loudness is below this counts as if it were as loud: read speech has 100 to 200 times as
+# much.
 LOUDNESS_FLOOR = 0.1
 
 

@@ -33,7 +33,8 @@ from codec.model.folder import (
 )
 from codec.whole import write_whole
 
-# Entries of the state dict that neither encoding nor decoding reads.
+# Entries of the state dict that no decoder reads. An encoder that weighs bits reads the usage, but what it chooses by
+# that decodes as anything else does.
 _TRAINING_ONLY = re.compile(r"\.(usage|steps|temperature|optimizer\.state\.\w+)$")
 
 
@@ -122,7 +123,7 @@ def load_weights(codec: Codec, weights: Mapping[str, Tensor]) -> None:
 
 
 def fingerprint(codec: Codec) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over names, shapes and values of all that encodes or decodes."""
+    """The first 16 hexadecimal digits of a SHA-256 over encoder, code vectors and decoder: names, shapes and values."""
     return _fingerprint(codec.state_dict())
 
 

@@ -1,5 +1,6 @@
 """The codec: waveform -> latents -> codes, and back."""
 
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -133,6 +134,11 @@ class Codec(nn.Module):
         """Sequences of codes that the search keeps, unless the caller of `encode` says otherwise."""
         return self.config.quantizer.beam_size
 
+    @property
+    def rate_weight(self) -> float:
+        """Weight of bits, unless the caller of `encode` says otherwise: 0 without tables, which alone save them."""
+        return 0.0 if self.entropy is None else self.config.quantizer.rate_weight
+
     def bitrate(self, num_quantizers: int | None = None) -> float:
         """Bit/s of the first `num_quantizers` stages, of one channel. Default: all stages."""
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
@@ -195,6 +201,7 @@ class Codec(nn.Module):
         num_quantizers: int | None = None,
         *,
         beam_size: int | None = None,
+        rate_weight: float | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Audio to codes.
@@ -204,6 +211,8 @@ class Codec(nn.Module):
             num_quantizers: How many first stages. Default: all.
             beam_size: How many sequences of codes the search keeps from stage to stage; see `ResidualVQ.encode`.
                 Default: that of the model.
+            rate_weight: Weight of the bits that codes will take; see `ResidualVQ.encode`. Default: that of the model
+                if it has entropy tables; else 0, as it should be for codes that are not to be entropy-coded.
             lengths: For examples of several lengths, padded at their ends: samples of each, from 1 to `time`, [batch].
                 What the padding holds changes no code of the first `num_frames(length)` frames, which are those of the
                 example alone; the frames after them mean nothing. Not in streaming: there, feed silence.
@@ -214,23 +223,26 @@ class Codec(nn.Module):
 
         Raises:
             ValueError: `waveform` is of another shape, or not finite, or beyond all level; or there are not so many
-                stages, or `beam_size` is not positive, or `lengths` do not fit. In streaming, what is not finite is
-                refused before it is part of the stream; a level beyond all is seen too late for that.
+                stages, or `beam_size` or `rate_weight` is out of range, or `lengths` do not fit. In streaming, what is
+                not finite is refused before it is part of the stream; a level beyond all is seen too late for that.
             RuntimeError: In streaming, after `flush`, or with another batch size.
         """
         stages = self.num_quantizers if num_quantizers is None else num_quantizers
         if not 1 <= stages <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {num_quantizers}")
         beams = self.beam_size if beam_size is None else beam_size
+        weight = self.rate_weight if rate_weight is None else rate_weight
         if beams < 1:  # before a stream takes the audio
             raise ValueError(f"beam_size must be positive; got {beam_size}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)
         latents = self.encode_latents(waveform)
         if self.state is not None:
-            self.state.num_quantizers, self.state.beam_size = stages, beams
-        return self._quantize(latents, stages, beams)
+            self.state.choice = (stages, beams, weight)
+        return self._quantize(latents, stages, beams, weight)
 
     def flush(self) -> Tensor:
         """End the audio of a stream: silence completes its last frame, and stands where the encoder looks ahead.
@@ -246,8 +258,7 @@ class Codec(nn.Module):
         silent = self._silence_after(self.state.length) if self.state.length else 0
         latents = self.encode_latents(self.state.waiting.new_zeros(self.state.batch_size, 1, silent))
         self.state.ended = True
-        stages = self.state.num_quantizers or self.num_quantizers
-        return self._quantize(latents, stages, self.state.beam_size or self.beam_size)
+        return self._quantize(latents, *(self.state.choice or (self.num_quantizers, self.beam_size, self.rate_weight)))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.
@@ -312,12 +323,17 @@ class Codec(nn.Module):
         # Not a product, since the padding may be NaN.
         return torch.where(real, waveform, 0)
 
-    def _quantize(self, latents: Tensor, num_quantizers: int, beam_size: int) -> Tensor:
+    def _quantize(self, latents: Tensor, num_quantizers: int, beam_size: int, rate_weight: float) -> Tensor:
         if latents.shape[-1] == 0:  # of few samples in streaming, which must cost little
             return latents.new_zeros(latents.shape[0], num_quantizers, 0, dtype=torch.int64)
         if not latents.isfinite().all():
             raise ValueError("waveform must be finite and about in [-1, 1]; got values that make infinite latents")
-        return self.quantizer.encode(latents, num_quantizers, beam_size=beam_size)
+        search = None
+        if self.state is not None and (beam_size > 1 or rate_weight):
+            search = self.state.search_of(self.quantizer, num_quantizers, rate_weight)
+        return self.quantizer.encode(
+            latents, num_quantizers, beam_size=beam_size, rate_weight=rate_weight, search=search
+        )
 
     def tables_of(self, fingerprint: str) -> EntropyTables:
         """The entropy tables of a file, by their fingerprint in its header.

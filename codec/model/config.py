@@ -83,7 +83,8 @@ class QuantizerConfig:
             each step lowers it by the same factor.
         beam_size: Sequences of codes that the search keeps where a codec encodes, unless the caller says otherwise; see
             `ResidualVQ.encode`. Training takes the nearest codes.
-        rate_weight: Of the bits of a code, where a codec encodes; see `VectorQuantize`.
+        rate_weight: Weight of bits where a codec with tables for entropy coding encodes, unless the caller says
+            otherwise; see `ResidualVQ.encode`.
     """
 
     num_quantizers: int = 12

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from codec.quantize import ResidualVQ
+from codec.quantize.beam import BeamSearch
+
 
 @dataclass
 class CodecState:
@@ -17,8 +20,7 @@ class CodecState:
         hop_length: Samples of a frame.
         ahead: Samples that the first frame needs besides; 0 once it is made.
         length: Samples so far.
-        num_quantizers: Of the last call to `encode`; None for all.
-        beam_size: Of the last call to `encode`; None for that of the model.
+        choice: Stages, beam size and weight of bits of the last call to `encode`; None before the first.
         ended: Whether the audio is over.
     """
 
@@ -26,9 +28,10 @@ class CodecState:
     hop_length: int
     ahead: int
     length: int = 0
-    num_quantizers: int | None = None
-    beam_size: int | None = None
+    choice: tuple[int, int, float] | None = None
     ended: bool = False
+    _search: BeamSearch | None = None
+    _search_key: tuple[int, float] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -66,6 +69,13 @@ class CodecState:
         # A copy, since a slice would hold all of a long waveform in memory.
         self.waiting = waveform[..., taken:].clone()
         return waveform[..., :taken]
+
+    def search_of(self, quantizer: ResidualVQ, num_quantizers: int, rate_weight: float) -> BeamSearch:
+        """The search of the stream, made when it is first asked for: for a few frames that takes the longest."""
+        key = (num_quantizers, rate_weight)
+        if self._search is None or self._search_key != key:
+            self._search, self._search_key = quantizer.search(num_quantizers, rate_weight=rate_weight), key
+        return self._search
 
     def check_batch(self, name: str, tensor: Tensor) -> None:
         """Raise a RuntimeError unless a tensor has an example for each stream."""

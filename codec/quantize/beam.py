@@ -1,5 +1,6 @@
 """Beam search over the stages of a residual stack."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from codec.quantize.distance import full_precision, smallest
+from codec.quantize.rate import code_costs
 from codec.quantize.vector import VectorQuantize
 
 # Residuals that are compared with a codebook at once: enough for the full speed of a matrix product.
@@ -34,32 +36,63 @@ class _Stage(NamedTuple):
     weights: Tensor
 
 
-@torch.no_grad()
-def beam_search(stages: Sequence[VectorQuantize], rows: Tensor, beam_size: int) -> Tensor:
-    """Codes whose vectors add up to nearly the rows, over all stages together.
+class BeamSearch:
+    """Finds codes whose vectors add up to nearly the rows, over all stages together.
 
     The code nearest to a residual is not always the one after which the next stages can do best. From stage to stage
-    the `beam_size` best sequences of codes are kept, by the squared length of what they leave and what they cost (see
-    `codec.quantize.rate`).
+    the best sequences of codes are kept, by the squared length of what they leave, and by what they cost.
 
     Args:
-        stages: Of one head each.
-        rows: [n, dim].
-        beam_size: Sequences kept for each row.
+        stages: Of one head each. What the search needs of them is computed here, once: it does not see what they
+            learn later.
+        rate_weight: Weight of bits; see `codec.quantize.rate`.
 
-    Returns:
-        Codes, [n, stages].
+    Raises:
+        ValueError: `rate_weight` is out of range, or a stage chooses by another measure than squared distance.
+        RuntimeError: A stage has seen no training batch.
     """
-    prepared = [_prepare(stage, rows.device) for stage in stages]
-    blocks = rows.split(max(1, BLOCK_ROWS // beam_size))
-    return torch.cat([_search(prepared, block, beam_size) for block in blocks])
+
+    def __init__(self, stages: Sequence[VectorQuantize], rate_weight: float = 0.0):
+        check_rate_weight(rate_weight, stages)
+        with torch.no_grad():
+            self._stages = [_prepare(stage, rate_weight) for stage in stages]
+
+    def __call__(self, rows: Tensor, beam_size: int) -> Tensor:
+        """Search.
+
+        Args:
+            rows: [n, dim].
+            beam_size: Sequences kept for each row.
+
+        Returns:
+            Codes, [n, stages].
+        """
+        with torch.no_grad():
+            blocks = rows.split(max(1, BLOCK_ROWS // beam_size))
+            return torch.cat([_search(self._stages, block, beam_size) for block in blocks])
 
 
-def _prepare(quantizer: VectorQuantize, device: torch.device) -> _Stage:
-    every_code = torch.arange(quantizer.codebook_size, device=device)
+def check_rate_weight(rate_weight: float, stages: Sequence[VectorQuantize]) -> None:
+    """Refuse a weight of bits that is none, or that these stages have no use for.
+
+    Raises:
+        ValueError: See above.
+    """
+    if not 0 <= rate_weight < math.inf:
+        raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
+    if rate_weight and not all(stage.least_squares for stage in stages):
+        raise ValueError(
+            "rate_weight must be 0 but for the distance euclidean and code vectors of the size of the rows; "
+            f"got {rate_weight}"
+        )
+
+
+def _prepare(quantizer: VectorQuantize, rate_weight: float) -> _Stage:
+    (codebook,) = quantizer.codebooks
+    every_code = torch.arange(quantizer.codebook_size, device=codebook.usage.device)
     vectors = quantizer.look_up_rows(every_code.unsqueeze(1))
     centre = vectors.mean(0)
-    costs = quantizer.code_costs()[0]
+    costs = code_costs(vectors, codebook.usage, rate_weight) if rate_weight else vectors.new_zeros(len(vectors))
     centred = vectors - centre
     squares = centred.square().sum(1, keepdim=True)
     weights = torch.cat([-2 * centred, squares + costs.unsqueeze(1), torch.ones_like(squares)], dim=1)

@@ -90,14 +90,19 @@ class GroupedResidualVQ(nn.Module):
             mean_losses([result.losses for result, _ in parts]),
         )
 
-    def encode(self, x: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
+    def encode(
+        self, x: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1, rate_weight: float = 0.0
+    ) -> Tensor:
         """Codes of the first stages of each group; arguments and errors as in `ResidualVQ.encode`.
 
         Returns:
             [batch, groups, num_quantizers, *positions], int64.
         """
-        pairs = zip(self._groups(), self._cut(x), strict=True)
-        return torch.stack([group.encode(part, num_quantizers, beam_size=beam_size) for group, part in pairs], dim=1)
+        parts = [
+            group.encode(part, num_quantizers, beam_size=beam_size, rate_weight=rate_weight)
+            for group, part in zip(self._groups(), self._cut(x), strict=True)
+        ]
+        return torch.stack(parts, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors of the codes of the first stages of each group.

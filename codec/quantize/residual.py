@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.distributed import rank, sum_over_ranks
-from codec.quantize.beam import beam_search
+from codec.quantize.beam import BeamSearch
 from codec.quantize.codebook import Codebook, Learner, Observation, generator, number_codebooks
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import own_row_counts
@@ -151,7 +151,24 @@ class ResidualVQ(nn.Module):
             quantized = positions.vectors(self.project_out(result.output)).to(x.dtype)
             return Quantization(quantized, self._codes(result.codes, positions), result.losses), result.observations
 
-    def encode(self, x: Tensor, num_quantizers: int | None = None, *, beam_size: int = 1) -> Tensor:
+    def search(self, num_quantizers: int | None = None, *, rate_weight: float = 0.0) -> BeamSearch:
+        """A search over the first stages as they are now, for `encode` to use again and again.
+
+        Raises:
+            ValueError: As `encode`.
+            RuntimeError: Before the first training batch.
+        """
+        return BeamSearch(self._first_stages(num_quantizers), rate_weight)
+
+    def encode(
+        self,
+        x: Tensor,
+        num_quantizers: int | None = None,
+        *,
+        beam_size: int = 1,
+        rate_weight: float = 0.0,
+        search: BeamSearch | None = None,
+    ) -> Tensor:
         """Codes of the first stages; never changes state.
 
         Args:
@@ -159,23 +176,31 @@ class ResidualVQ(nn.Module):
             num_quantizers: How many stages. Default: all.
             beam_size: How many sequences of codes are kept from stage to stage. 1 takes the nearest code vector of
                 each residual (greedy); more find codes whose sum is nearer to `x`, at about that many times the cost.
+            rate_weight: Weight of the bits that codes take once they are entropy-coded; see `codec.quantize.rate`. 0.1
+                to 0.3 save bits for little loss.
+            search: What `search` returned for as many stages and the same weight: saves its making, which takes longer
+                than the codes of a few positions do.
 
         Returns:
             [batch, num_quantizers, *positions], or [batch, num_quantizers, heads, *positions]; int64.
 
         Raises:
             ValueError: There are not so many stages, `x` is of another shape, or `beam_size` is not positive or more
-                than 1 with several heads.
+                than 1 with several heads, or `rate_weight` is out of range or not 0 with several heads or another
+                measure than squared distance.
             RuntimeError: Before the first training batch.
         """
-        stages = self._first_stages(self.num_quantizers if num_quantizers is None else num_quantizers)
+        stages = self._first_stages(num_quantizers)
         if beam_size < 1 or (beam_size > 1 and self.heads > 1):
             raise ValueError(f"beam_size must be positive, and 1 with several heads; got {beam_size}")
+        if rate_weight and self.heads > 1:
+            raise ValueError(f"rate_weight must be 0 with several heads; got {rate_weight}")
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
             residual = self.project_in(rows)
-            if beam_size > 1:
-                return positions.codes(beam_search(stages, residual, beam_size))
+            if beam_size > 1 or rate_weight:
+                search = search or BeamSearch(stages, rate_weight)
+                return positions.codes(search(residual, beam_size))
             codes = []
             for stage in stages[:-1]:
                 stage_codes, quantized = stage.approximate(residual)
@@ -263,7 +288,8 @@ class ResidualVQ(nn.Module):
         rows = positions.code_rows(codes)
         return rows.unsqueeze(2) if self.heads == 1 else rows
 
-    def _first_stages(self, count: int) -> list[VectorQuantize]:
+    def _first_stages(self, num_quantizers: int | None) -> list[VectorQuantize]:
+        count = self.num_quantizers if num_quantizers is None else num_quantizers
         if not 1 <= count <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {count}")
         return [cast(VectorQuantize, self.stages[index]) for index in self.order[:count]]

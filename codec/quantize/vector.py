@@ -1,6 +1,5 @@
 """Vector quantization with one codebook, or with one a head."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -17,7 +16,6 @@ from codec.quantize.estimator import ESTIMATORS, Estimator
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import INITIALIZERS, Initializer
 from codec.quantize.loss import COMMITMENTS, Regularizer, cross_entropy, mean_square
-from codec.quantize.rate import code_costs, with_costs
 from codec.quantize.result import Quantization, RowQuantization, Targets, mean_losses
 from codec.quantize.rows import Positions, keeping_type, to_rows
 from codec.quantize.update import EMA, Update
@@ -50,8 +48,6 @@ class VectorQuantize(nn.Module):
         manual: Whether the codebook learns when `apply_update` is called, from all batches since the last call as from
             one, rather than inside `forward`: for gradient accumulation. The first batch alone initializes; batches
             that wait are not in the state dict, so save it after `apply_update`.
-        rate_weight: Weight of the bits of a code when one is chosen outside of training; see `codec.quantize.rate`. 0
-            takes the nearest code, as training does. 0.1 to 0.3 make entropy-coded codes smaller for little loss.
         channel_last: Whether vectors lie along the last axis, [batch, *positions, dim], rather than the second,
             [batch, dim, *positions].
 
@@ -78,7 +74,6 @@ class VectorQuantize(nn.Module):
         regularizers: Sequence[Regularizer] = (),
         temperature: float | None = None,
         manual: bool = False,
-        rate_weight: float = 0.0,
         channel_last: bool = False,
     ):
         super().__init__()
@@ -95,7 +90,6 @@ class VectorQuantize(nn.Module):
         self.codebook_size = codebook_size
         self.heads = heads
         self.channel_last = channel_last
-        self.rate_weight = rate_weight
         self.distance = choose(DISTANCES, distance, "distance") if isinstance(distance, str) else distance
         self.estimator = choose(ESTIMATORS, estimator, "estimator") if isinstance(estimator, str) else estimator
         self.commitment = choose(COMMITMENTS, commitment, "commitment")
@@ -121,13 +115,6 @@ class VectorQuantize(nn.Module):
         projected = heads * codebook_dim != dim
         self.project_in = nn.Linear(dim, heads * codebook_dim) if projected else nn.Identity()
         self.project_out = nn.Linear(heads * codebook_dim, dim) if projected else nn.Identity()
-        if not 0 <= rate_weight < math.inf:
-            raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
-        if rate_weight and not self.least_squares:
-            raise ValueError(
-                "rate_weight must be 0 but for distance='euclidean' and code vectors of the size of the rows; "
-                f"got {rate_weight}"
-            )
 
     @property
     def codebooks(self) -> list[Codebook]:
@@ -269,23 +256,19 @@ class VectorQuantize(nn.Module):
         codes, quantized = [], []
         for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True):
             vectors = codebook.code_vectors()
-            codes.append(nearest(lane, vectors, self._choice(codebook, vectors)))
+            codes.append(nearest(lane, vectors, self.distance))
             quantized.append(F.embedding(codes[-1], vectors))
         return self._join_codes(codes), self._join(quantized)
 
     def candidates(self, rows: Tensor, count: int) -> Tensor:
-        """The first few codes of rows by distance and cost, best first: [n, dim] -> [n, count, heads]."""
-        codes = []
-        for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True):
-            vectors = codebook.code_vectors()
-            codes.append(nearest_few(lane, vectors, self._choice(codebook, vectors), count))
+        """The nearest few codes of rows, nearest first: [n, dim] -> [n, count, heads]."""
+        codes = [
+            nearest_few(lane, codebook.code_vectors(), self.distance, count)
+            for codebook, lane in zip(self.codebooks, self._lanes(rows), strict=True)
+        ]
         if self.separate_codebooks:
             return torch.stack(codes, dim=2)
         return rearrange(codes[0], "(n h) c -> n c h", h=self.heads)
-
-    def code_costs(self) -> list[Tensor]:
-        """What is added to the squared distances of each codebook's codes when one is chosen, [codebook_size]."""
-        return [self._costs(codebook, codebook.code_vectors()) for codebook in self.codebooks]
 
     def decode_rows(self, codes: Tensor) -> Tensor:
         """Vectors of anyone's codes, checked: [n, heads] -> [n, dim]."""
@@ -314,7 +297,7 @@ class VectorQuantize(nn.Module):
             vectors = codebook.code_vectors()
             if torch.is_grad_enabled():
                 vectors = codebook.snapshot()
-            codes = nearest(raw, vectors, self._choice(codebook, vectors))  # as `encode` sees them, to the last bit
+            codes = nearest(raw, vectors, self.distance)  # as `encode` sees them, to the last bit
             quantized = F.embedding(codes, vectors)
         constant = vectors.detach()
         output = quantized
@@ -327,15 +310,6 @@ class VectorQuantize(nn.Module):
         for regularizer in self.regularizers:
             losses[regularizer.name] = regularizer(loss_rows, vectors, codes, self.distance)
         return RowQuantization(quantized, output, codes, losses, observations)
-
-    def _choice(self, codebook: Codebook, vectors: Tensor) -> Distance:
-        """By what codes are chosen."""
-        return with_costs(self.distance, self._costs(codebook, vectors)) if self.rate_weight else self.distance
-
-    def _costs(self, codebook: Codebook, vectors: Tensor) -> Tensor:
-        if not self.rate_weight:
-            return vectors.new_zeros(self.codebook_size)
-        return code_costs(vectors.detach(), codebook.usage, self.rate_weight)
 
     def _target_loss(self, targets: Targets) -> dict[str, Tensor]:
         """The mean over the heads with known targets; nothing if there is none."""

@@ -1,4 +1,4 @@
-"""What a run asks for device, precision, ranks and trackers."""
+"""The Accelerator of a run."""
 
 import os
 from collections.abc import Sequence

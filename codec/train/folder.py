@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from codec.evaluate.page import LOG, RECIPE, VALIDATIONS
 from codec.train.checkpoint import list_checkpoints
-from codec.whole import write_whole
+from codec.whole import clear_partial, write_whole
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class RunFolder:
     def claimed(self, resume: bool) -> Iterator[None]:
         """Make the folder, and keep other runs out of it for as long; the system lets go when the process ends.
 
+        What a killed run left half written is removed.
+
         Raises:
             ValueError: Another run is at work in it, or what `check` raises.
         """
@@ -77,6 +79,8 @@ class RunFolder:
             raise ValueError(f"{self.path} is in use by another run; wait for it, or pass another --output") from None
         try:
             self.check(resume)  # another run may have come and gone since it was asked
+            for folder in (self.path, self.model, self.best_model):  # `save_checkpoint` clears that of checkpoints
+                clear_partial(folder)
             yield
         finally:
             lock.release()

@@ -79,9 +79,13 @@ def encode_source(
     resampler = Resampler(source.channels, source.sample_rate, codec.sample_rate)
     length = 0
 
+    # Packed, every code takes the same bits.
+    rate_weight = None if header.entropy else 0.0
+
     def encode(waveform: Tensor) -> None:
         on_device = rearrange(waveform, "c t -> c 1 t").to(codec.device)
-        writer.write(codec.encode(on_device, stages, beam_size=beam_size).cpu().numpy())
+        codes = codec.encode(on_device, stages, beam_size=beam_size, rate_weight=rate_weight)
+        writer.write(codes.cpu().numpy())
 
     with torch.inference_mode(), codec.streaming(source.channels):
         writer = StreamWriter(file, header, None if header.entropy is None else codec.entropy)

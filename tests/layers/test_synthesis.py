@@ -130,6 +130,15 @@ def test_magnitude_and_phase_are_those_of_the_parts():
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_magnitude_and_phase_are_taken_in_float32_under_autocast():
+    x = torch.randn(2, 10, 7)
+    half, layer = x.bfloat16(), MagnitudePhase(100.0)
+    expected = layer(x), layer(half.float()).bfloat16()  # what comes in half precision goes out so
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), expected[0])
+        assert torch.equal(layer(half), expected[1])
+
+
 def test_magnitudes_stop_at_the_limit_and_gradients_stay_finite():
     x = torch.tensor([[[3.0, 1e4, -1e4], [0.0, 0.0, 1.0]]], requires_grad=True)
     parts = MagnitudePhase(limit=5.0)(x)

@@ -1,13 +1,15 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from pesq import pesq
 from torch import Tensor
 
 from codec.losses import LoudnessLoss
-from codec.losses.loudness import bark, hearing_threshold, loudness_exponent
+from codec.losses.loudness import LOUDNESS_FLOOR, bark, hearing_threshold, loudness_exponent
 
 SAMPLE_RATE = 16_000
 
@@ -90,12 +92,12 @@ def test_a_difference_that_is_masked_costs_nothing(speech: Tensor) -> None:
     assert loss(speech, -speech) == 0  # no phase
 
 
-def test_what_is_added_costs_more_than_what_is_missing(speech: Tensor) -> None:
+def test_by_the_asymmetry_what_is_added_costs_more_and_what_is_missing_hardly_does(speech: Tensor) -> None:
     louder = speech + noise(*speech.shape, rms=0.01)
-    for asymmetry, least in ((0.0, 0.5), (1.0, 1.5)):
-        loss = LoudnessLoss(SAMPLE_RATE, asymmetry=asymmetry)
-        added, missing = loss(louder, speech), loss(speech, louder)
-        assert added / missing > least
+    even, uneven = (LoudnessLoss(SAMPLE_RATE, asymmetry=asymmetry) for asymmetry in (0.0, 1.0))
+    assert uneven(louder, speech) > 5 * even(louder, speech)
+    assert uneven(speech, louder) == pytest.approx(even(speech, louder).item(), rel=0.02)
+    assert uneven(louder, speech) > 10 * uneven(speech, louder)
 
 
 def test_it_ranks_distortions_as_pesq_does(speech: Tensor) -> None:
@@ -107,6 +109,21 @@ def test_it_ranks_distortions_as_pesq_does(speech: Tensor) -> None:
     losses = np.array([loss(each, target).item() for each in distorted])
     scores = np.array([pesq(SAMPLE_RATE, target[0, 0].numpy(), each[0, 0].numpy(), "wb") for each in distorted])
     assert np.corrcoef(losses.argsort().argsort(), scores.argsort().argsort())[0, 1] < -0.75
+
+
+def test_read_speech_is_100_to_200_times_as_loud_as_the_floor(clips: list[Path]) -> None:
+    loss = LoudnessLoss(SAMPLE_RATE)
+    for clip in clips:
+        waveform = torch.from_numpy(soundfile.read(clip, dtype="float32")[0])[None, None]
+        size = (loss._loudness(loss._band_power(waveform)) @ loss.width).mean()
+        assert 100 < size / LOUDNESS_FLOOR < 205
+
+
+def test_the_maths_is_in_float32_under_autocast(speech: Tensor) -> None:
+    loss, estimate = LoudnessLoss(SAMPLE_RATE), (speech + noise(*speech.shape, rms=0.01)).bfloat16()
+    expected = loss(estimate.float(), speech)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(estimate, speech), expected)
 
 
 SIGNALS = {

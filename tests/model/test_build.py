@@ -86,6 +86,9 @@ def test_the_same_seed_gives_the_same_weights(config):
         ({"dim": -1}, "dim must be positive; got -1"),
         ({"latent_dim": 0}, "latent_dim must be positive; got 0"),
         ({"kernel_size": 0}, "kernel_size must be positive; got 0"),
+        ({"companding": 0.0}, r"companding must be in \(0, 1\]; got 0.0"),
+        ({"companding": 1.1}, r"companding must be in \(0, 1\]; got 1.1"),
+        ({"companding": float("nan")}, r"companding must be in \(0, 1\]; got nan"),
         ({"encoder_depth": -1}, "depths must not be negative; got -1, 1"),
         ({"family": "convnxt"}, "family must be one of convnext, seanet; got 'convnxt'; did you mean 'convnext'"),
         ({"lstm_layers": 0}, r"lstm_layers must be left at 2, .* convnext does not read it \(seanet does\); got 0"),
@@ -116,6 +119,7 @@ def test_a_convnext_that_cannot_be_is_refused(configs, settings, message):
             {"head": "overlap_add"},
             r"head must be left at 'mdct', .* seanet does not .* \(convnext does\); got 'overlap_",
         ),
+        ({"companding": 0.5}, r"companding must be left at 1.0, .* seanet does not .* \(convnext does\); got 0.5"),
         ({"transform_hop": 16}, r"transform_hop must be left at 160, .* seanet does not .* \(convnext does\); got 16"),
     ],
 )
@@ -142,6 +146,8 @@ def test_every_setting_of_a_family_is_one_and_belongs_to_no_other():
         ({"initializer": "none"}, "initializer must be one of .*kmeans.*; got 'none'"),
         ({"temperature": (1.0, 0.0)}, r"temperature must be positive; got \(1.0, 0.0\)"),
         ({"beam_size": 0}, "beam_size must be positive; got 0"),
+        ({"rate_weight": -1.0}, "rate_weight must be 0 or more, and finite; got -1.0"),
+        ({"rate_weight": 0.1, "distance": "cosine"}, "rate_weight must be 0 but for the distance euclidean"),
         ({"update": "emma"}, "update must be one of .*; got 'emma'; did you mean 'ema'"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from codec.bitstream.learn import learn_tables
 from codec.layers import MDCT, ConvNeXtBlock
-from codec.model import CodecConfig, ModelConfig, QuantizerConfig, build_codec
+from codec.model import Codec, CodecConfig, ModelConfig, QuantizerConfig, build_codec
 from codec.model.build import FAMILIES
 
 HOP, LOOK_AHEAD = 32, 48
@@ -80,6 +81,37 @@ def test_the_search_is_that_of_the_model_unless_the_caller_says_otherwise(codec,
     assert torch.equal(codec.encode(waveform), searched)
     assert torch.equal(codec.encode(waveform, beam_size=1), nearest)
     assert torch.equal(codec(waveform).codes, nearest)  # as in training
+
+
+def test_bits_weigh_what_the_model_says_where_there_are_tables_to_save_them(codec, waveform):
+    nearest, weighed = codec.encode(waveform), codec.encode(waveform, rate_weight=1.0)
+    assert not torch.equal(nearest, weighed)
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, rate_weight=1.0))
+    assert torch.equal(codec.encode(waveform), nearest)
+    codec.entropy = learn_tables([nearest[0].numpy()], 16)
+    assert torch.equal(codec.encode(waveform), weighed)
+    assert torch.equal(codec.encode(waveform, rate_weight=0.0), nearest)
+    assert torch.equal(codec(waveform).codes, nearest)  # as in training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_stored_codec_weighs_bits_as_before(codec, waveform, tmp_path, dtype):
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, rate_weight=1.0))
+    codec.entropy = learn_tables([codec.encode(waveform)[0].numpy()], 16)
+    codec.save_pretrained(tmp_path / "first", dtype)
+    first = Codec.from_pretrained(tmp_path / "first")
+    first.save_pretrained(tmp_path / "second", dtype)
+    second = Codec.from_pretrained(tmp_path / "second")
+    assert torch.equal(first.encode(waveform), second.encode(waveform))
+    assert not torch.equal(first.encode(waveform), first.encode(waveform, rate_weight=0.0))
+    if dtype == torch.float32:
+        assert torch.equal(first.encode(waveform), codec.encode(waveform))
+
+
+@pytest.mark.parametrize("rate_weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_of_bits_that_is_none_is_refused(codec, waveform, rate_weight):
+    with pytest.raises(ValueError, match=r"^rate_weight must be 0 or more, and finite; got"):
+        codec.encode(waveform, rate_weight=rate_weight)
 
 
 def test_each_stage_brings_the_latents_closer(codec, waveform):

@@ -101,8 +101,19 @@ def test_encoding_and_decoding_stream_side_by_side(codec, waveform):
 
 
 def test_stages_and_search_are_those_asked_for_to_the_end(codec, waveform):
-    codes = encode_in_parts(codec, waveform, 100, num_quantizers=3, beam_size=4)
-    assert torch.equal(codes, codec.encode(waveform, 3, beam_size=4))
+    codes = encode_in_parts(codec, waveform, 100, num_quantizers=3, beam_size=4, rate_weight=0.5)
+    assert torch.equal(codes, codec.encode(waveform, 3, beam_size=4, rate_weight=0.5))
+
+
+def test_the_search_may_change_within_a_stream(codec, waveform):
+    first, second = waveform.tensor_split(2, dim=-1)
+    with codec.streaming():
+        codes = [codec.encode(first, 2, beam_size=2), codec.encode(second, 2, beam_size=2, rate_weight=2.0)]
+        codes.append(codec.flush())
+    frames = codes[0].shape[-1]
+    before, after = codec.encode(waveform, 2, beam_size=2), codec.encode(waveform, 2, beam_size=2, rate_weight=2.0)
+    assert torch.equal(torch.cat(codes, dim=-1), torch.cat([before[..., :frames], after[..., frames:]], dim=-1))
+    assert not torch.equal(before, after)
 
 
 def test_the_search_of_the_model_streams(codec, waveform):

@@ -116,7 +116,7 @@ def test_a_beam_of_one_is_the_nearest_code_of_each_stage(distance: str) -> None:
     rows = x.movedim(1, -1).flatten(0, 1)
     expected = quantizer.encode(x)
     assert torch.equal(quantizer.encode(x, beam_size=1), expected)
-    found = module.beam_search(list(quantizer.stages), rows, 1)
+    found = module.BeamSearch(list(quantizer.stages))(rows, 1)
     assert torch.equal(found, expected.movedim(1, -1).flatten(0, 1))
 
 

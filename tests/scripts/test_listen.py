@@ -71,6 +71,15 @@ def test_clips_of_the_same_name_are_told_apart_by_their_folders(script: ModuleTy
     assert [(clip.name, clip.speaker) for clip in found] == [("ann-1", "ann"), ("bob-1", "bob")]
 
 
+def test_clips_whose_folders_make_one_name_are_told_apart_by_their_place(script: ModuleType, tmp_path: Path) -> None:
+    for name in ("a-b/1.wav", "a/b-1.wav", "a/1.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, [0.1, 0.2], 16_000)
+    found = script.find_clips(tmp_path)
+    assert [clip.path for clip in found] == find_audio(tmp_path)
+    assert [clip.name for clip in found] == ["a-1-1", "a-b-1-2", "a-b-1-3"]
+
+
 def test_a_bitrate_that_the_model_lacks_is_an_error_of_one_line(
     script: ModuleType, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

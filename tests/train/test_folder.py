@@ -80,6 +80,20 @@ def test_a_run_that_came_meanwhile_is_found_when_the_folder_is_claimed(folder) -
         pass
 
 
+def test_what_a_killed_run_left_half_written_is_removed_by_the_next_one_alone(folder) -> None:
+    leave_recipe(folder)
+    partial = [place / ".config.json.0123.part" for place in (folder.path, folder.model, folder.best_model)]
+    for path in partial:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(ValueError, match="holds a run"):
+        folder.claimed(False).__enter__()
+    assert all(path.exists() for path in partial)
+    with folder.claimed(True):
+        assert not any(path.exists() for path in partial)
+        assert (folder.path / "recipe.json").exists()
+
+
 def test_facts_are_json(folder) -> None:
     with folder.claimed(False):
         folder.write_facts("run.json", {"hours": 3.5, "kinds": ("stft",)})

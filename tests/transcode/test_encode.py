@@ -1,4 +1,6 @@
 import io
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -6,6 +8,7 @@ import torch
 
 from codec.audio import AudioFileError, RawFormat, open_source, resample
 from codec.bitstream import read_stream
+from codec.bitstream.learn import learn_tables
 from codec.transcode import encode, encode_source
 
 
@@ -41,6 +44,23 @@ def test_the_header_says_what_it_takes_to_decode(codec, encode, long_speech):
     assert (header.num_quantizers, header.bits, header.frames_per_chunk) == (2, 6, 100)
     assert (header.model_rate, header.hop_length, header.frame_rate) == (16_000, 320, 50)
     assert header.entropy is None
+
+
+def test_bits_weigh_only_where_they_are_saved(codec, long_speech, tmp_path):
+    codec = deepcopy(codec)
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, rate_weight=1.0))
+    with torch.inference_mode():
+        nearest = codec.encode(long_speech[None])
+        codec.entropy = learn_tables([nearest[0].numpy()], codec.codebook_size)
+        weighed = codec.encode(long_speech[None])
+    soundfile.write(tmp_path / "a.wav", long_speech[0].numpy(), 16_000, subtype="FLOAT")
+    for entropy, expected in ((True, weighed), (False, nearest)):
+        file = io.BytesIO()
+        with open_source(tmp_path / "a.wav") as source:
+            encode_source(codec, source, file, entropy=entropy)
+        codes = read_stream(file.getvalue(), codec.entropy).codes
+        assert torch.equal(torch.from_numpy(codes), expected)
+    assert not torch.equal(weighed, nearest)
 
 
 def test_tags_are_carried_over(codec, tmp_path, long_speech):
