@@ -4,14 +4,45 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import median_high
+from typing import Annotated, NamedTuple
 
 import typer
 
+from codec.choose import choose
+from codec.cli.errors import CommandError, one_line_errors
+from codec.evaluate.history import read_lines, scores_by_bitrate
+from codec.evaluate.page import FACTS, LOG, RECIPE, VALIDATIONS
+from codec.settings import load_settings, settings_from
+from codec.train.checkpoint import differences
+from codec.train.recipe import Recipe, load_recipe
+
 TRAIN = Path(__file__).parents[1] / "recipes/train.py"
+# Where audio lies, and what is told or kept how often: a result does not depend on it.
+INDIFFERENT = (
+    *("name:", "data.root:", "data.workers:", "run.trackers:", "run.example_clips:", "run.keep:", "run.best:"),
+    *("run.log_every:", "run.save_every:", "run.validate_every:"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare: a recipe (its path from the plan on), settings of all rows, and those of each by its name."""
+
+    recipe: str
+    settings: tuple[str, ...]
+    rows: dict
+
+
+class Result(NamedTuple):
+    """What a row came to: scores by their bitrate in bit/s, parameters, and the median time of a step."""
+
+    scores: dict[int, dict[str, float]]
+    parameters: int
+    step_seconds: float
 
 
 def main(
@@ -23,20 +54,35 @@ def main(
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of all rows, as in recipes.")] = None,
 ) -> None:
     """Train each row that has no result yet, and print all results as a Markdown table."""
-    text = tomllib.loads(plan.read_text())
-    rows = {name: settings for name, settings in text["rows"].items() if not row or name in row}
-    common = [*text["settings"], *(setting or [])]
-    recipe = plan.parent / text["recipe"]
+    with one_line_errors(ValueError):
+        text = load_settings(plan, Plan)
+        check_rows(text.rows)
+        rows = {name: choose(text.rows, name, "row") for name in row or text.rows}
+    recipe, common = plan.parent / text.recipe, [*text.settings, *(setting or [])]
     with ThreadPoolExecutor(jobs) as pool:
-        tasks = [
-            pool.submit(train, recipe, data, output / slug(name), [*common, *settings])
-            for name, settings in rows.items()
-        ]
-        for name, task in zip(rows, tasks, strict=True):
-            if message := task.result():
-                print(f"{name}: {message}", file=sys.stderr)
-    for line in table({name: output / slug(name) for name in rows}):
+        try:
+            tasks = {
+                name: pool.submit(train, recipe, data, output / slug(name), [*common, *settings])
+                for name, settings in rows.items()
+            }
+            results = collect(tasks)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # else the rows that wait would begin
+            raise
+    for line in table(results):
         print(line)
+    if len(results) < len(rows):
+        raise typer.Exit(1)
+
+
+def check_rows(rows: dict) -> None:
+    """Refuse, by ValueError, a row that is no list of settings, and two that would share a folder."""
+    names: dict[str, str] = {}
+    for name, settings in rows.items():
+        if not isinstance(settings, list) or not all(isinstance(each, str) for each in settings):
+            raise ValueError(f"row {name!r} must be a list of settings; got {settings!r}")
+        if (other := names.setdefault(slug(name), name)) != name:
+            raise ValueError(f"names of rows must differ in letters or digits; got {other!r} and {name!r}")
 
 
 def slug(name: str) -> str:
@@ -44,70 +90,82 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def train(recipe: Path, data: Path, folder: Path, settings: list[str]) -> str:
-    """Run a row that has no result, or the rest of it; what it printed last if it failed, or nothing."""
-    if has_ended(folder):
-        return ""
+def collect(tasks: dict[str, Future]) -> dict[str, Result]:
+    """Results of the rows that come to one; why another does not is told."""
+    results = {}
+    for name, task in tasks.items():
+        try:
+            results[name] = task.result()
+        except (CommandError, OSError, ValueError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+    return results
+
+
+def train(recipe: Path, data: Path, folder: Path, settings: list[str]) -> Result:
+    """Run a row that has no result, or the rest of it.
+
+    Raises:
+        CommandError: The training failed.
+        ValueError: The settings are no recipe's, or others than those of the run in the folder.
+        OSError: The recipe cannot be read, or the folder not written to.
+    """
+    planned = load_recipe(recipe, settings)
+    if begun := (folder / RECIPE).exists():
+        check_settings(folder / RECIPE, planned)
+        if result := read_result(folder, planned):
+            return result
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(TRAIN), str(recipe), "--data", str(data), "--output", str(folder)]
-    command += ["--resume"] if folder.exists() else []
+    command += ["--resume"] if begun else []
     for each in settings:
         command += ["--set", each]
     printed = folder.with_suffix(".log")
     with printed.open("w") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    return printed.read_text().strip()[-1000:] if code else ""
+    result = read_result(folder, planned)
+    if code or not result:
+        last = printed.read_text(errors="replace").strip()[-1000:]
+        raise CommandError(f"training ended with status {code} and printed {last or 'nothing'}")
+    return result
 
 
-def table(folders: dict[str, Path]) -> list[str]:
+def check_settings(path: Path, planned: Recipe) -> None:
+    """Refuse, by ValueError, a run whose result is not that of the planned recipe."""
+    # What a run before a new setting did is what its default does.
+    before = settings_from(json.loads(path.read_text()), Recipe, f"{path}: ")
+    changed = [line for line in differences(asdict(before), asdict(planned)) if not line.startswith(INDIFFERENT)]
+    if changed:
+        remedy = "remove the folder, or pass another --output"
+        raise ValueError(f"{path.parent} holds a run of other settings: {'; '.join(changed)}; {remedy}")
+
+
+def read_result(folder: Path, recipe: Recipe) -> Result | None:
+    """What a run came to; None unless it was validated after its last step."""
+    validations = read_lines(folder / VALIDATIONS) if (folder / VALIDATIONS).exists() else []
+    if not validations or validations[-1]["step"] != recipe.run.steps:
+        return None
+    parameters = json.loads((folder / FACTS).read_text())["parameters"]
+    speed = median_high(line["audio_seconds_per_second"] for line in read_lines(folder / LOG))
+    step_seconds = recipe.data.batch_size * recipe.data.crop_seconds / speed
+    return Result(scores_by_bitrate(validations[-1]), parameters, step_seconds)
+
+
+def table(results: dict[str, Result]) -> list[str]:
     """Lines of Markdown: for each row its scores at each bitrate, parameters, and the time of training."""
-    results = {
-        name: json.loads(last_line(folder / "valid.jsonl")) for name, folder in folders.items() if has_ended(folder)
-    }
     if not results:
         return ["no results yet"]
-    bitrates = [key for key in next(iter(results.values())) if key != "step"]
-    lines = [
-        f"| row | {' | '.join(bitrates)} | M parameters | s a step |",
-        f"| --- | {' | '.join('---' for _ in bitrates)} | ---: | ---: |",
+    bitrates = sorted({bitrate for result in results.values() for bitrate in result.scores})
+    headings = ["row", *(f"{bitrate} bit/s" for bitrate in bitrates), "M parameters", "s a step"]
+    ruler = [*["---"] * (1 + len(bitrates)), "---:", "---:"]
+    rows = [
+        [name, *(cell(scores.get(bitrate)) for bitrate in bitrates), f"{parameters / 1e6:.1f}", f"{seconds:.2f}"]
+        for name, (scores, parameters, seconds) in results.items()
     ]
-    for name, result in results.items():
-        cells = [cell(result[key]) for key in result if key != "step"]
-        facts = load_facts(folders[name] / "run.json")
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {facts['parameters'] / 1e6:.1f} | {step_seconds(folders[name]):.2f} |"
-        )
-    return lines
+    return [f"| {' | '.join(cells)} |" for cells in (headings, ruler, *rows)]
 
 
-def cell(scores: dict[str, float]) -> str:
-    return f"{scores['pesq_wb']:.2f} / {scores['stoi']:.3f}"
-
-
-def has_ended(folder: Path) -> bool:
-    """Whether the run of a row was validated after its last step."""
-    scores = folder / "valid.jsonl"
-    return (
-        scores.exists() and json.loads(last_line(scores))["step"] == load_facts(folder / "recipe.json")["run"]["steps"]
-    )
-
-
-def load_facts(path: Path) -> dict[str, Any]:
-    """What a run wrote about itself."""
-    facts: dict[str, Any] = json.loads(path.read_text())
-    return facts
-
-
-def last_line(path: Path) -> str:
-    return path.read_text().splitlines()[-1]
-
-
-def step_seconds(folder: Path) -> float:
-    """Median over the lines of the log."""
-    data = load_facts(folder / "recipe.json")["data"]
-    seconds = data["batch_size"] * data["crop_seconds"]
-    rates = sorted(json.loads(line)["audio_seconds_per_second"] for line in (folder / "log.jsonl").open())
-    return float(seconds / rates[len(rates) // 2])
+def cell(scores: dict[str, float] | None) -> str:
+    return f"{scores['pesq_wb']:.2f} / {scores['stoi']:.3f}" if scores else "-"
 
 
 if __name__ == "__main__":
