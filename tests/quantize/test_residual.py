@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.quantize import EMA, Affine, Frozen, Gradient, InPlace, KMeans, Quantization, ResidualVQ, VectorQuantize
-from codec.quantize.beam import beam_search
+from codec.quantize.beam import BeamSearch
 from codec.quantize.codebook import Observation, learn
 from codec.quantize.distance import DISTANCES, nearest
 from codec.quantize.estimator import ESTIMATORS
@@ -292,7 +292,7 @@ def test_a_beam_of_one_is_the_greedy_choice(distance: str) -> None:
     x = torch.randn(3, DIM, 50)
     codes = quantizer.encode(x)
     assert torch.equal(quantizer.encode(x, beam_size=1), codes)
-    searched = beam_search(list(quantizer.stages), x.movedim(1, -1).reshape(-1, DIM), 1)
+    searched = BeamSearch(list(quantizer.stages))(x.movedim(1, -1).reshape(-1, DIM), 1)
     assert torch.equal(searched.view(3, 50, STAGES).movedim(-1, 1), codes)
 
 

@@ -149,7 +149,10 @@ def test_a_run_that_was_killed_before_its_validation_is_resumed(
 @pytest.mark.slow
 def test_ctrl_c_ends_the_row_at_work_and_begins_no_other(tmp_path: Path, librispeech: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
+    # Where tests run in the background, interrupts may be ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(tmp_path / "plan.toml", librispeech, tmp_path / "runs")
+    signal.signal(signal.SIGINT, before)
     while not (tmp_path / "runs/base.log").exists():
         assert process.poll() is None
         time.sleep(0.05)
