@@ -52,8 +52,8 @@ class MDCT(nn.Module):
             self.state.keep(waveform[..., frames * self.hop_length :])
             if frames == 0:
                 return waveform.new_zeros(waveform.shape[0], self.hop_length, 0)
-        # In float64, which takes no longer. A product in float32 has other last digits for another number of frames,
-        # and a stream now and then another code than the whole. MPS knows no float64.
+        # In float64: a product in float32 has other last digits for another number of frames, and a stream would more
+        # often have another code than the whole. MPS knows no float64.
         precise = torch.float32 if waveform.device.type == "mps" else torch.float64
         samples = rearrange(waveform, "b 1 t -> b t").unfold(1, 2 * self.hop_length, self.hop_length)
         coefficients = samples.to(precise) @ self.basis.to(precise).T

@@ -12,7 +12,6 @@ from codec.model.config import CodecConfig, ModelConfig, QuantizerConfig
 from codec.model.convnext import convnext_decoder, convnext_encoder, convnext_pre_roll
 from codec.model.seanet import seanet_decoder, seanet_encoder, seanet_pre_roll
 from codec.quantize import ResidualVQ, VectorQuantize
-from codec.quantize.beam import check_rate_weight
 from codec.quantize.estimator import ESTIMATORS
 from codec.quantize.update import UPDATES, Frozen, Update
 
@@ -75,8 +74,9 @@ def _build_quantizer(config: QuantizerConfig, latent_dim: int) -> ResidualVQ:
         )
         for _ in range(config.num_quantizers)
     ]
-    check_rate_weight(config.rate_weight, stages)
-    return ResidualVQ(stages, dropout=config.dropout)
+    quantizer = ResidualVQ(stages, dropout=config.dropout)
+    quantizer.check_rate_weight(config.rate_weight)
+    return quantizer
 
 
 def _build_update(config: QuantizerConfig) -> Update:

@@ -1,6 +1,5 @@
 """The codec: waveform -> latents -> codes, and back."""
 
-import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -234,8 +233,7 @@ class Codec(nn.Module):
         weight = self.rate_weight if rate_weight is None else rate_weight
         if beams < 1:  # before a stream takes the audio
             raise ValueError(f"beam_size must be positive; got {beam_size}")
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
+        self.quantizer.check_rate_weight(weight)
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)

@@ -80,6 +80,8 @@ def check_rate_weight(rate_weight: float, stages: Sequence[VectorQuantize]) -> N
     """
     if not 0 <= rate_weight < math.inf:
         raise ValueError(f"rate_weight must be 0 or more, and finite; got {rate_weight}")
+    if rate_weight and any(stage.heads > 1 for stage in stages):
+        raise ValueError(f"rate_weight must be 0 with several heads; got {rate_weight}")
     if rate_weight and not all(stage.least_squares for stage in stages):
         raise ValueError(
             "rate_weight must be 0 but for the distance euclidean and code vectors of the size of the rows; "

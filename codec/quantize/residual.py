@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.distributed import rank, sum_over_ranks
-from codec.quantize.beam import BeamSearch
+from codec.quantize.beam import BeamSearch, check_rate_weight
 from codec.quantize.codebook import Codebook, Learner, Observation, generator, number_codebooks
 from codec.quantize.gradient import carry
 from codec.quantize.initialize import own_row_counts
@@ -151,6 +151,14 @@ class ResidualVQ(nn.Module):
             quantized = positions.vectors(self.project_out(result.output)).to(x.dtype)
             return Quantization(quantized, self._codes(result.codes, positions), result.losses), result.observations
 
+    def check_rate_weight(self, rate_weight: float) -> None:
+        """Refuse a weight of bits that no search over all stages can have; see `encode`.
+
+        Raises:
+            ValueError: As `encode`.
+        """
+        check_rate_weight(rate_weight, self._first_stages(None))
+
     def search(self, num_quantizers: int | None = None, *, rate_weight: float = 0.0) -> BeamSearch:
         """A search over the first stages as they are now, for `encode` to use again and again.
 
@@ -193,8 +201,6 @@ class ResidualVQ(nn.Module):
         stages = self._first_stages(num_quantizers)
         if beam_size < 1 or (beam_size > 1 and self.heads > 1):
             raise ValueError(f"beam_size must be positive, and 1 with several heads; got {beam_size}")
-        if rate_weight and self.heads > 1:
-            raise ValueError(f"rate_weight must be 0 with several heads; got {rate_weight}")
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
             residual = self.project_in(rows)

@@ -1,6 +1,5 @@
 """The training script of language models as it is started from a shell, on made-up codes."""
 
-import importlib.util
 import json
 import math
 import os
@@ -128,18 +127,11 @@ def finished(start, tmp_path_factory) -> Path:
     return output
 
 
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("train_lm", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
 @pytest.fixture
-def script(monkeypatch) -> Iterator[Any]:
+def script(monkeypatch, load_script) -> Iterator[Any]:
     """The script inside of this process, which is quicker."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    script = load_script()
+    script = load_script(SCRIPT)
     monkeypatch.setattr("codec.train.accelerator.keep_freed_memory", lambda: True)
     yield script
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -349,12 +341,12 @@ def test_corpora_that_are_tokenized_differently_are_refused(refuse, tokens, tmp_
     )
 
 
-def test_without_transformers_one_line_names_the_extra(monkeypatch):
+def test_without_transformers_one_line_names_the_extra(monkeypatch, load_script):
     for name in [name for name in sys.modules if f"{name}.".startswith("codec.lm.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(SystemExit) as ending:
-        load_script()
+        load_script(SCRIPT)
     assert str(ending.value) == (
         "error: transformers must be installed for language models: pip install 'rvq-codec[lm]'"
     )

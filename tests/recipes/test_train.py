@@ -1,6 +1,5 @@
 """The training script as it is started from a shell, on a few seconds of real speech."""
 
-import importlib.util
 import json
 import os
 import random
@@ -140,11 +139,9 @@ def finished(start, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def train(monkeypatch, recipe, librispeech) -> Train:
+def train(monkeypatch, recipe, librispeech, load_script) -> Train:
     """Train inside of this process, which has imported what takes a new one longer than its steps."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "recipes" / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(ROOT / "recipes" / "train.py")
     monkeypatch.setattr("codec.train.accelerator.keep_freed_memory", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 

@@ -1,6 +1,5 @@
 """scripts/ablate.py: rows of a plan are trained once, on equal settings, and told in a table."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -41,11 +40,8 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts/ablate.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+def script(load_script: Callable[[Path], ModuleType]) -> ModuleType:
+    return load_script(ROOT / "scripts/ablate.py")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """scripts/listen.py: the worst clips are told in a table, they and clips of different speakers are drawn."""
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,11 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("listen", ROOT / "scripts/listen.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+def script(load_script: Callable[[Path], ModuleType]) -> ModuleType:
+    return load_script(ROOT / "scripts/listen.py")
 
 
 @pytest.fixture(scope="module")
