@@ -116,13 +116,25 @@ def plan_job(
     stages = codec.num_quantizers if num_quantizers is None else num_quantizers
     if not 1 <= stages <= codec.num_quantizers:
         raise ValueError(f"num_quantizers must be from 1 to {codec.num_quantizers}; got {stages}")
-    facts = CodecFacts(
-        codec.name, codec.fingerprint(), codec.sample_rate, codec.frame_rate, codec.codebook_size, stages
-    )
+    facts = codec_facts(codec, stages)
     sha256 = plan_sha256(recordings)
     job = Job(facts, pattern, shared, tuple(extras), shard_size, batch_seconds, len(recordings), sha256)
     job.tokenizer()  # refuses what it does not know
     return job
+
+
+def codec_facts(codec: Codec, num_quantizers: int) -> CodecFacts:
+    """All that the codes of so many first stages depend on."""
+    return CodecFacts(
+        model=codec.name,
+        fingerprint=codec.fingerprint(),
+        sample_rate=codec.sample_rate,
+        frame_rate=codec.frame_rate,
+        codebook_size=codec.codebook_size,
+        num_quantizers=num_quantizers,
+        beam_size=codec.beam_size,
+        rate_weight=codec.rate_weight,
+    )
 
 
 def start_job(folder: Path, job: Job, recordings: Sequence[Recording]) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from codec.audio import AudioFileError, AudioSource, Resampler, resample
 from codec.corpora.recording import Recording
 from codec.model import Codec
-from codec.shards.job import load_job, recordings_of
+from codec.shards.job import codec_facts, load_job, recordings_of
 from codec.shards.record import BadClip, ShardRecord, forget_shard, is_finished, load_record
 from codec.shards.schema import Row
 from codec.shards.write import write_shard
@@ -86,7 +86,8 @@ def make_shard(
         The record of the shard, which is on disk.
 
     Raises:
-        ValueError: The codec has other weights than that of the job, or the plan is not that of the job any more.
+        ValueError: The codec has other weights than that of the job, or searches otherwise; or the plan is not that of
+            the job any more.
         OSError: The files cannot be written, or the recordings not be read, and that may pass.
     """
     if is_finished(folder, index):
@@ -94,10 +95,14 @@ def make_shard(
     # One that lacks files, or parts of them: it must not seem finished while they are replaced.
     forget_shard(folder, index)
     job = load_job(folder)
-    if (fingerprint := codec.fingerprint()) != job.codec.fingerprint:
+    facts = codec_facts(codec, job.codec.num_quantizers)
+    if facts.fingerprint != job.codec.fingerprint:
         raise ValueError(
-            f"codec must have the weights {job.codec.fingerprint} of the job in {folder}; got {fingerprint}"
+            f"codec must have the weights {job.codec.fingerprint} of the job in {folder}; got {facts.fingerprint}"
         )
+    search, asked = (facts.beam_size, facts.rate_weight), (job.codec.beam_size, job.codec.rate_weight)
+    if search != asked:
+        raise ValueError(f"codec must have beam_size and rate_weight {asked} of the job in {folder}; got {search}")
     recordings = recordings_of(folder, index)
     rows: dict[int, Row] = {}
     errors: dict[int, BadClip] = {}

@@ -163,6 +163,7 @@ def test_a_job_goes_on_with_the_same_plan_alone(tmp_path, job, recordings, codec
             codec, recordings, num_quantizers=3, shard_size=4
         ),
         "fingerprint was .*, now 0123": replace(job, codec=replace(job.codec, fingerprint="0123")),
+        "beam_size was .*, now 7": replace(job, codec=replace(job.codec, beam_size=7)),
     }
     for message, other in others.items():
         with pytest.raises(ValueError, match=f"holds another job: {message}. Go on with the same"):

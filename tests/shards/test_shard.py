@@ -3,6 +3,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -263,6 +264,17 @@ def test_another_codec_is_refused(tmp_path, codec, librispeech) -> None:
     with torch.no_grad():
         next(other.parameters()).add_(1)
     with pytest.raises(ValueError, match=f"codec must have the weights {codec.fingerprint()} of the job .*; got "):
+        make_shard(tmp_path, 0, other)
+
+
+def test_another_search_for_codes_is_refused(tmp_path, codec, librispeech) -> None:
+    recordings = find_recordings([librispeech])
+    start_job(tmp_path, plan_job(codec, recordings), recordings)
+    other = Codec.from_pretrained("speech_16khz")
+    beams = codec.beam_size + 1
+    quantizer = replace(other.config.quantizer, beam_size=beams)
+    other.config = replace(other.config, quantizer=quantizer)
+    with pytest.raises(ValueError, match=rf"beam_size and rate_weight \({codec.beam_size}, .*; got \({beams}, "):
         make_shard(tmp_path, 0, other)
 
 
