@@ -68,6 +68,7 @@ class InverseMDCT(nn.Module):
     """MDCT coefficients to samples, causally: the samples of a hop need its frame and the one before.
 
     Before the first frame there is none, so the first hop of samples fades in, with the aliasing that this leaves.
+    Under autocast the samples are of float32: half precision would add noise to what is quiet.
 
     Args:
         hop_length: Samples between frames, and coefficients of a frame.
@@ -87,10 +88,12 @@ class InverseMDCT(nn.Module):
         frames = coefficients.shape[-1]
         if frames == 0:
             return coefficients.new_zeros(coefficients.shape[0], 1, 0)
+        coefficients = coefficients.to(self.basis.dtype)
         if self.state is not None:
             coefficients = self.state.before(coefficients)
             self.state.keep(coefficients[..., -1:])
-        waveform = F.conv_transpose1d(coefficients, rearrange(self.basis, "k n -> k 1 n"), stride=self.hop_length)
+        with torch.autocast(coefficients.device.type, enabled=False):
+            waveform = F.conv_transpose1d(coefficients, rearrange(self.basis, "k n -> k 1 n"), stride=self.hop_length)
         return waveform[..., -(frames + 1) * self.hop_length : -self.hop_length]
 
     def initial_state(self, batch_size: int) -> Past:

@@ -70,7 +70,7 @@ def inverse_stft_basis(hop_length: int) -> Tensor:
 
 
 class InverseSTFT(nn.Module):
-    """Real and imaginary parts of an STFT to samples, causally.
+    """Real and imaginary parts of an STFT to samples, causally; of float32 under autocast.
 
     Args:
         hop_length: Samples between frames.
@@ -86,7 +86,8 @@ class InverseSTFT(nn.Module):
 
     def forward(self, parts: Tensor) -> Tensor:
         """[batch, 2 * (hop_length + 1), frames], the real parts first -> [batch, 1, frames * hop_length]."""
-        samples: Tensor = self.overlap_add(einsum(self.basis, parts, "k n, b k t -> b n t"))
+        with torch.autocast(parts.device.type, enabled=False):
+            samples: Tensor = self.overlap_add(einsum(self.basis, parts.to(self.basis.dtype), "k n, b k t -> b n t"))
         return samples
 
 

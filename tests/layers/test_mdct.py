@@ -111,5 +111,15 @@ def test_both_transforms_pass_the_gradient():
     assert (waveform.grad != 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_samples_are_of_float32_under_autocast(dtype):
+    coefficients, layer = torch.randn(2, 16, 5, dtype=dtype), InverseMDCT(16)
+    expected = layer(coefficients.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        samples = layer(coefficients)
+    assert samples.dtype == torch.float32
+    assert torch.equal(samples, expected)
+
+
 def test_the_transform_takes_no_place_in_the_state_dict():
     assert MDCT(16).state_dict() == InverseMDCT(16).state_dict() == {}

@@ -66,6 +66,16 @@ def test_the_inverse_stft_is_exact_after_the_first_hop(hop_length):
     torch.testing.assert_close(decoded[..., hop_length:], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_samples_are_of_float32_under_autocast(dtype):
+    parts, layer = torch.randn(2, 34, 5, dtype=dtype), InverseSTFT(16)
+    expected = layer(parts.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        samples = layer(parts)
+    assert samples.dtype == torch.float32
+    assert torch.equal(samples, expected)
+
+
 def test_the_basis_is_the_inverse_of_the_real_fourier_transform():
     parts = torch.randn(3, 2 * (HOP + 1))
     expected = math.sqrt(HOP) * torch.fft.irfft(torch.complex(*parts.chunk(2, dim=1)))
