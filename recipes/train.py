@@ -23,7 +23,7 @@ from codec.audio import AudioFileError, read_audio
 from codec.corpora.clip import Clip, hold_out
 from codec.corpora.corpus import find_clips
 from codec.distributed import gather_objects
-from codec.evaluate import Report, evaluate
+from codec.evaluate import Report, evaluate, usual_bitrates
 from codec.evaluate.history import read_lines
 from codec.evaluate.page import FACTS, RECIPE, write_page
 from codec.evaluate.plots import usage_map
@@ -259,13 +259,8 @@ class Run:
     def validate(self, clips: list[Clip]) -> Report:
         """Score the averaged weights, on all processes: a quarter, half and all of the stages."""
         codec = self.trainer.averaged.eval()
-        stages = sorted({max(1, codec.num_quantizers // 4), max(1, codec.num_quantizers // 2), codec.num_quantizers})
-        return evaluate(
-            codec,
-            [clip.path for clip in clips],
-            [round(codec.bitrate(count)) for count in stages],
-            max_seconds=self.recipe.data.valid_seconds,
-        )
+        paths = [clip.path for clip in clips]
+        return evaluate(codec, paths, usual_bitrates(codec), max_seconds=self.recipe.data.valid_seconds)
 
     def tell(self, values: dict[str, float | list[float]]) -> None:
         """Log what happened since the last time."""

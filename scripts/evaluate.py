@@ -9,16 +9,22 @@ from rich.progress import track
 
 from codec import Codec
 from codec.audio import AudioFileError, find_audio
+from codec.cli.encode import parse_bitrate
 from codec.cli.errors import one_line_errors
-from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, markdown_table
-
-BITRATES = [1500, 3000, 6000]
+from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, markdown_table, usual_bitrates
 
 
 def main(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Audio files are looked for here and below.")],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder that holds one.")] = "speech_16khz",
-    bitrate: Annotated[list[int], typer.Option(help="Bit/s; may be given several times.")] = BITRATES,
+    bitrate: Annotated[
+        list[int] | None,
+        typer.Option(
+            parser=parse_bitrate,
+            metavar="BIT/S",
+            help="Before entropy coding; may be given several times. Default: those of a quarter, half and all stages.",
+        ),
+    ] = None,
     unquantized: Annotated[bool, typer.Option(help="Also score the latents decoded without the quantizer.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes that score; PESQ takes most of the time.")] = 1,
     device: Annotated[str, typer.Option(help="Where the codec runs: cpu, cuda, ...")] = "cpu",
@@ -28,7 +34,7 @@ def main(
         clips = find_audio(folder)
         codec = Codec.from_pretrained(model).to(device)
         progress = track(clips, f"{len(clips)} clips", console=Console(stderr=True), transient=True)
-        report = evaluate(codec, progress, bitrate, unquantized=unquantized, jobs=jobs)
+        report = evaluate(codec, progress, bitrate or usual_bitrates(codec), unquantized=unquantized, jobs=jobs)
     print(f"Model {codec.name} ({codec.fingerprint()}) on {device}\n")
     print(markdown_table(ROW_HEADINGS, [row.cells() for row in report.rows]))
     print()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codec import Codec
 from codec.audio import AudioFileError, find_audio, write_audio
+from codec.cli.encode import parse_bitrate
 from codec.cli.errors import one_line_errors
 from codec.corpora.folder import list_folder
 from codec.evaluate import markdown_table, pesq_wb, stoi
@@ -68,7 +69,12 @@ class Measured(NamedTuple):
 def main(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Audio files are looked for here and below.")],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder that holds one.")] = "speech_16khz",
-    bitrate: Annotated[int, typer.Option(help="Bit/s.")] = 6000,
+    bitrate: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_bitrate, metavar="BIT/S", help="Before entropy coding. Default: the model's highest."
+        ),
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the clips with the lowest PESQ are told.")] = 5,
     clips: Annotated[int, typer.Option(min=0, help="How many clips of different speakers are drawn.")] = 5,
     output: Annotated[Path, typer.Option(help="Folder for pictures and decoded audio.")] = Path("listening"),
@@ -82,7 +88,7 @@ def main(
     with one_line_errors(AudioFileError, ImportError, RuntimeError, ValueError):
         found = find_clips(folder)
         codec = Codec.from_pretrained(model).to(device)
-        stages = codec.stages_at(bitrate)
+        stages = codec.num_quantizers if bitrate is None else codec.stages_at(bitrate)
         progress = track(found, f"{len(found)} clips", console=Console(stderr=True), transient=True)
         measured = [measure(codec, clip, stages) for clip in progress]
         lowest = sorted((one for one in measured if not math.isnan(one.pesq)), key=lambda one: one.pesq)[:worst]
@@ -91,7 +97,7 @@ def main(
             draw(codec, clip, stages, output / clip.name)
         for place, one in enumerate(lowest, start=1):
             draw(codec, one.clip, stages, output / f"worst-{place}-{one.clip.name}")
-    print(f"Model {codec.name} ({codec.fingerprint()}) at {bitrate} bit/s, {len(found)} clips\n")
+    print(f"Model {codec.name} ({codec.fingerprint()}) with {stages} stages, {len(found)} clips\n")
     means = tuple(map(mean_of_known, zip(*(one.values for one in measured), strict=True)))
     rows = [*((one.clip.name, *cells(one.values)) for one in lowest), ("mean of all", *cells(means))]
     print(markdown_table(("clip", *COLUMNS), rows))

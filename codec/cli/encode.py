@@ -57,7 +57,8 @@ Bitrate = Annotated[
         "--bitrate",
         parser=parse_bitrate,
         metavar="BIT/S",
-        help="Of each channel, before entropy coding: 6000, 6k, 1.5k; one that the model has. Default: its highest.",
+        help="Of the codes of each channel, packed: 6000, 6k, 1.5k; one that the model has. Default: its highest. "
+        "Entropy coding makes the file smaller.",
     ),
 ]
 Stages = Annotated[int | None, typer.Option("--stages", min=1, help="Stages of the model, instead of a bitrate.")]
@@ -72,7 +73,8 @@ BeamSize = Annotated[
 Entropy = Annotated[
     bool | None,
     typer.Option(
-        "--entropy/--no-entropy", help="Entropy-code the codes, without loss. Default: if the model has the tables."
+        "--entropy/--no-entropy",
+        help="Entropy-code the codes, and choose them for that. Default: if the model has the tables.",
     ),
 ]
 Raw = Annotated[

@@ -44,6 +44,7 @@ class FileInfo:
         frames_per_chunk: In every chunk but the last.
         num_chunks: In the file.
         size: Of the file, bytes.
+        packed_bitrate: Of the codes of all channels, if they were packed, bit/s.
         bitrate: Of the file, with all that is in it, bit/s.
         bits_per_code: Of the chunks, without what goes around their codes.
         stage_entropies: Of the codes of each stage on their own, bit; None where the codes cannot be read.
@@ -69,6 +70,7 @@ class FileInfo:
     frames_per_chunk: int
     num_chunks: int
     size: int
+    packed_bitrate: float | None
     bitrate: float | None
     bits_per_code: float | None
     stage_entropies: list[float] | None
@@ -94,6 +96,7 @@ class FileInfo:
             "frame rate": _text(self.frame_rate, "{:g} frames/s"),
             "chunks": f"{self.num_chunks} of {self.frames_per_chunk} frames",
             "size": f"{self.size} bytes",
+            "bitrate packed": _text(self.packed_bitrate, "{:.0f} bit/s"),
             "bitrate on disk": _text(self.bitrate, "{:.0f} bit/s"),
             "bits per code": _text(self.bits_per_code, "{:.3f}"),
             "entropy by stage": " ".join(f"{bits:.2f}" for bits in self.stage_entropies)
@@ -130,6 +133,7 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
         size = file.seek(0, os.SEEK_END)
     length = verified.length
     num_codes = header.codes_in(verified.num_frames)
+    frame_bits = header.channels * header.num_quantizers * header.bits
     return FileInfo(
         file=str(path),
         version=reader.version,
@@ -150,6 +154,7 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
         frames_per_chunk=header.frames_per_chunk,
         num_chunks=verified.num_chunks,
         size=size,
+        packed_bitrate=None if header.frame_rate is None else frame_bits * header.frame_rate,
         bitrate=None if length is None else 8 * size * header.sample_rate / length,
         bits_per_code=8 * verified.payload_bytes / num_codes if num_codes else None,
         stage_entropies=entropies,
@@ -158,14 +163,17 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
 
 
 def _latency(folder: Path | None, header: "Header") -> float | None:
-    """Of the model in a folder, ms; None if it is not that of the header."""
-    from codec.model.folder import load_config
+    """Of the model in a folder, ms; None if it is not that of the header, as far as can be told without its weights."""
+    from codec.model.folder import load_config, load_tables, tables_files
 
     if folder is None:
         return None
     try:
         model = load_config(folder).model
+        weights = {load_tables(path).belongs_to for path in tables_files(folder)} - {None}
     except ValueError:
+        return None
+    if weights and header.fingerprint not in weights:
         return None
     same = (model.sample_rate, model.hop_length) == (header.model_rate, header.hop_length)
     return 1000 * model.latency if same else None

@@ -46,7 +46,7 @@ class ModelInfo:
             "latency": f"{self.latency:g} ms",
             "pre-roll": f"{self.pre_roll} frames",
             "stages": f"{self.num_quantizers} of {self.codebook_size} codes, {self.bits} bits each",
-            "bitrates": f"{' '.join(map(str, self.bitrates))} bit/s",
+            "bitrates packed": f"{' '.join(map(str, self.bitrates))} bit/s",
             "parameters": f"{self.parameters}",
             "entropy tables": "none" if self.entropy is None else self.entropy,
         }

@@ -12,7 +12,7 @@ from codec.cli.errors import one_line_errors
 from codec.cli.log import printable
 from codec.cli.table import align
 
-HEADINGS = ("name", "where", "Hz", "frames/s", "stages", "bit/s", "latency", "size", "entropy")
+HEADINGS = ("name", "where", "Hz", "frames/s", "stages", "bit/s packed", "latency", "size", "entropy")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array with an object for each model.")]
 

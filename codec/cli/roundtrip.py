@@ -39,7 +39,8 @@ Bitrates = Annotated[
         "--bitrate",
         parser=parse_bitrate,
         metavar="BITRATE",
-        help="Bit/s of each channel, such as 6000 or 6k; may be given several times. Default: the model's highest.",
+        help="Of the codes of each channel, packed, such as 6000 or 6k; may be given several times. Default: the "
+        "model's highest.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object; what is not a finite number is null.")]

@@ -106,6 +106,12 @@ class Report:
         return [(f"{stage}", f"{used:.1f}", f"{dead:.1%}") for stage, (used, dead) in enumerate(stages, start=1)]
 
 
+def usual_bitrates(codec: Codec) -> list[int]:
+    """Those of a quarter, half and all of the stages, bit/s."""
+    stages = {max(1, codec.num_quantizers // 4), max(1, codec.num_quantizers // 2), codec.num_quantizers}
+    return [round(codec.bitrate(count)) for count in sorted(stages)]
+
+
 def evaluate(
     codec: Codec,
     clips: Iterable[Path],

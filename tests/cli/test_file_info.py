@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from codec import Codec
 from codec.bitstream import Header, StreamWriter, learn_tables
 from codec.cli.errors import CommandError
 from codec.cli.file_info import read_file_info
@@ -57,7 +58,7 @@ def test_everything_that_a_file_holds_is_told(write):
     assert (info.sample_rate, info.channels, info.length, info.duration) == (44_100, 2, 220_500, 5.0)
     assert (info.num_quantizers, info.bits, info.entropy) == (3, 4, None)
     assert (info.frame_rate, info.num_frames, info.num_chunks) == (50, FRAMES, 3)
-    assert (info.size, info.bitrate, info.bits_per_code) == (size, 8 * size / 5, 4)
+    assert (info.size, info.packed_bitrate, info.bitrate, info.bits_per_code) == (size, 1200, 8 * size / 5, 4)
     assert info.tags == {"title": "[bold]A talk[/bold]"}
     assert (info.latency, info.problems) == (None, [])
     assert info.rows() == {
@@ -77,6 +78,7 @@ def test_everything_that_a_file_holds_is_told(write):
         "frame rate": "50 frames/s",
         "chunks": "3 of 100 frames",
         "size": f"{size} bytes",
+        "bitrate packed": "1200 bit/s",
         "bitrate on disk": f"{1.6 * size:.0f} bit/s",
         "bits per code": "4.000",
         "entropy by stage": "4.00 2.00 0.00",
@@ -97,9 +99,12 @@ def test_the_entropy_of_stages_is_that_of_their_counts(write, codes):
 
 
 def test_the_shipped_model_tells_its_latency(write):
-    assert read_file_info(write(replace(HEADER, model="speech_16khz"))).latency == 70
-    # Of the same name, but another rate: not that model.
-    assert read_file_info(write(replace(HEADER, model="speech_16khz", hop_length=640))).latency is None
+    codec = Codec.from_pretrained("speech_16khz")
+    shipped = replace(HEADER, model="speech_16khz", fingerprint=codec.fingerprint())
+    assert read_file_info(write(shipped)).latency == 1000 * codec.latency
+    # Of the same name, but another rate or other weights: not that model.
+    assert read_file_info(write(replace(shipped, hop_length=640))).latency is None
+    assert read_file_info(write(replace(shipped, fingerprint=HEADER.fingerprint))).latency is None
     assert read_file_info(write(replace(HEADER, model="../pretrained/speech_16khz"))).latency is None
 
 

@@ -10,5 +10,5 @@ def test_a_model_is_described(model_folder):
     assert (info.num_quantizers, info.codebook_size, info.bits) == (10, 64, 6)
     assert info.bitrates == list(range(300, 3001, 300))
     assert info.parameters == sum(parameter.numel() for parameter in codec.parameters())
-    assert info.rows()["bitrates"].startswith("300 600 900 ")
+    assert info.rows()["bitrates packed"].startswith("300 600 900 ")
     assert info.rows()["latency"] == f"{1000 * codec.latency:g} ms"

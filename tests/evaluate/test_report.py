@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from codec.evaluate import (
     pesq_wb,
     si_sdr,
     stoi,
+    usual_bitrates,
 )
 from codec.model import Codec, CodecConfig, ModelConfig, QuantizerConfig, build_codec
 from codec.model.header import make_header
@@ -147,6 +149,12 @@ def test_nothing_to_judge_is_nan_on_two_ranks_too(two_ranks, codec: Codec, clips
     write_audio(tmp_path / "silence.wav", torch.zeros(1, 16_000), 16_000)
     (first, _), _ = two_ranks(evaluate_on_ranks, codec, [tmp_path / "silence.wav"] * 2, None)
     assert all(map(math.isnan, first.rows[0].scores))
+
+
+def test_the_usual_bitrates_are_those_of_a_quarter_half_and_all_of_the_stages() -> None:
+    for stages, expected in ((1, [250]), (3, [250, 750]), (20, [1250, 2500, 5000])):
+        codec = build_codec(replace(TINY, quantizer=replace(TINY.quantizer, num_quantizers=stages)))
+        assert usual_bitrates(codec) == expected
 
 
 def test_a_silent_clip_counts_for_the_bitrate_and_not_for_the_scores(

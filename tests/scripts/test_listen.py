@@ -36,7 +36,7 @@ def test_the_worst_clip_and_a_clip_of_each_of_two_speakers_are_written(
     lines = capsys.readouterr().out.splitlines()
     head, worst, mean = ([cell.strip() for cell in lines[number].strip("|").split("|")] for number in (2, 4, 5))
     assert lines[0].startswith("Model speech_16khz (")
-    assert lines[0].endswith(") at 3000 bit/s, 3 clips")
+    assert lines[0].endswith(") with 6 stages, 3 clips")
     assert head[:4] == ["clip", "PESQ-WB", "STOI", "fricatives"]
     assert len(lines) == 6
     assert len(head) == len(worst) == len(mean) == 1 + len(script.COLUMNS)
