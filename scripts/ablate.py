@@ -2,9 +2,12 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_high
@@ -21,11 +24,13 @@ from codec.train.checkpoint import differences
 from codec.train.recipe import Recipe, load_recipe
 
 TRAIN = Path(__file__).parents[1] / "recipes/train.py"
-# Where audio lies, and what is told or kept how often: a result does not depend on it.
+# What is told or kept how often: a result does not depend on it.
 INDIFFERENT = (
-    *("name:", "data.root:", "data.workers:", "run.trackers:", "run.example_clips:", "run.keep:", "run.best:"),
+    *("name:", "data.workers:", "run.trackers:", "run.example_clips:", "run.keep:", "run.best:"),
     *("run.log_every:", "run.save_every:", "run.validate_every:"),
 )
+# Statuses of a run that Ctrl-C ended, as a shell and as Python tell them.
+INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,22 @@ def main(
         rows = {name: choose(text.rows, name, "row") for name in row or text.rows}
     recipe, common = plan.parent / text.recipe, [*text.settings, *(setting or [])]
     with ThreadPoolExecutor(jobs) as pool:
-        try:
-            tasks = {
-                name: pool.submit(train, recipe, data, output / slug(name), [*common, *settings])
-                for name, settings in rows.items()
-            }
-            results = collect(tasks)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # else the rows that wait would begin
-            raise
+
+        @contextmanager
+        def interruptible() -> Iterator[None]:
+            """Let Ctrl-C, whichever of the threads hears of it first, keep the rows that wait from beginning."""
+            try:
+                yield
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+        def run(name: str) -> Result:
+            with interruptible():
+                return train(recipe, data, output / slug(name), [*common, *rows[name]])
+
+        with interruptible():
+            results = collect({name: pool.submit(run, name) for name in rows})
     for line in table(results):
         print(line)
     if len(results) < len(rows):
@@ -106,10 +118,11 @@ def train(recipe: Path, data: Path, folder: Path, settings: list[str]) -> Result
 
     Raises:
         CommandError: The training failed.
+        KeyboardInterrupt: It was interrupted.
         ValueError: The settings are no recipe's, or others than those of the run in the folder.
         OSError: The recipe cannot be read, or the folder not written to.
     """
-    planned = load_recipe(recipe, settings)
+    planned = load_recipe(recipe, [*settings, f"data.root = {json.dumps(str(data))}"])
     if begun := (folder / RECIPE).exists():
         check_settings(folder / RECIPE, planned)
         if result := read_result(folder, planned):
@@ -122,6 +135,8 @@ def train(recipe: Path, data: Path, folder: Path, settings: list[str]) -> Result
     printed = folder.with_suffix(".log")
     with printed.open("w") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if code in INTERRUPTED:
+        raise KeyboardInterrupt
     result = read_result(folder, planned)
     if code or not result:
         last = printed.read_text(errors="replace").strip()[-1000:]

@@ -140,7 +140,7 @@ def peak_megabytes() -> float | None:
 def encode_whole(codec: Codec, source: Path, target: Path) -> None:
     """All at once, without streaming."""
     audio = read_audio(source)
-    codes = codec.encode(audio.waveform[:, None]).numpy()
+    codes = codec.encode(audio.waveform[:, None], rate_weight=codec.rate_weight).numpy()
     length, (_, stages, num_frames) = audio.waveform.shape[1], codes.shape
     header = make_header(codec, stages, sample_rate=audio.sample_rate, length=length, num_frames=num_frames)
     target.write_bytes(write_stream(Stream(header, codes), codec.entropy))

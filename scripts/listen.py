@@ -136,7 +136,7 @@ def one_a_speaker(clips: Sequence[Clip], count: int) -> list[Clip]:
 def code(codec: Codec, clip: Clip, stages: int) -> tuple[Tensor, Tensor]:
     """A clip as it is, and encoded and decoded, both [time]."""
     original = load_clip(clip.path, codec.sample_rate)
-    decoded = codec.decode(codec.encode(original[None, None].to(codec.device), stages))
+    decoded = codec.decode(codec.encode(original[None, None].to(codec.device), stages, rate_weight=codec.rate_weight))
     return original, decoded[0, 0, : len(original)].clamp(-1, 1).cpu()
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,8 +35,9 @@ def describe(codec: Codec, original: Path, results: Path) -> tuple[str, ...]:
     num_quantizers = read_header(coded).num_quantizers
     seconds = waveform.shape[1] / sample_rate
 
-    codes = codec.encode(waveform[None], num_quantizers)
-    encode_seconds = time(lambda: codec.encode(waveform[None], num_quantizers))
+    encode = partial(codec.encode, waveform[None], num_quantizers, rate_weight=codec.rate_weight)
+    codes = encode()
+    encode_seconds = time(encode)
     decode_seconds = time(lambda: codec.decode(codes))
     return (
         original.stem,

@@ -71,41 +71,46 @@ def artefacts(original: Samples, decoded: Samples, sample_rate: int) -> Artefact
     """
     first, second = analyse_both(original, decoded, sample_rate)
     return Artefacts(
-        fricatives=_fricative_error(first, second),
-        low=_band_error(first, second, 0, 1000),
-        mid=_band_error(first, second, 1000, 4000),
-        high=_band_error(first, second, 4000, 8000),
-        metallic=_musical_noise(first, second),
-        tone=_steady_tone(first, second),
-        voiced=_harmonicity_change(first, second, voiced=True),
-        unvoiced=_harmonicity_change(first, second, voiced=False),
+        fricatives=fricative_error(first, second),
+        low=band_error(first, second, 0, 1000),
+        mid=band_error(first, second, 1000, 4000),
+        high=band_error(first, second, 4000, 8000),
+        metallic=musical_noise(first, second),
+        tone=steady_tone(first, second),
+        voiced=harmonicity_change(first, second, voiced=True),
+        unvoiced=harmonicity_change(first, second, voiced=False),
         pre_echo=pre_echo(original, decoded, sample_rate),
     )
 
 
-def fricative_error(original: Samples, decoded: Samples, sample_rate: int) -> float:
+def fricative_error(first: Frames, second: Frames) -> float:
     """Mean level error above 4 kHz, where at least half of the power of an active frame of the original lies there.
 
-    Args, errors: See `artefacts`.
+    Args: See `band_error`.
 
     Returns:
         dB; below 0, fricatives are lost. nan if there are none.
     """
-    return _fricative_error(*analyse_both(original, decoded, sample_rate))
+    fricatives = first.band(FRICATIVE_CORNER) >= FRICATIVE_SHARE * first.level
+    return _level_error(first, second, fricatives & first.within(ACTIVE_RANGE), FRICATIVE_CORNER)
 
 
-def band_error(original: Samples, decoded: Samples, sample_rate: int, lowest: float, highest: float) -> float:
+def band_error(first: Frames, second: Frames, lowest: float, highest: float) -> float:
     """Mean level error of a band in the active frames of the original.
 
-    Args, errors: See `artefacts`. The band is from `lowest` to below `highest`, Hz.
+    Args:
+        first: Of the original.
+        second: Of the decoded signal.
+        lowest: Of the band, Hz.
+        highest: Hz, not in the band any more.
 
     Returns:
         dB; below 0, the band is too faint. nan if the original is silent, or knows no such frequencies.
     """
-    return _band_error(*analyse_both(original, decoded, sample_rate), lowest, highest)
+    return _level_error(first, second, first.within(ACTIVE_RANGE), lowest, highest)
 
 
-def musical_noise(original: Samples, decoded: Samples, sample_rate: int) -> float:
+def musical_noise(first: Frames, second: Frames) -> float:
     """Metallic sound: isolated peaks in the spectrum of noise.
 
     The log kurtosis ratio of Uemura et al. 2008, "Automatic optimization scheme of spectral subtraction based on
@@ -114,41 +119,62 @@ def musical_noise(original: Samples, decoded: Samples, sample_rate: int) -> floa
     so the ratio is taken in each band of 1 kHz of each frame, and the logarithms are averaged. Before, each frequency
     is divided by its mean over the frames: a filter makes no musical noise.
 
-    Args, errors: See `artefacts`.
+    Args: See `band_error`.
 
     Returns:
         0 for none; 0.2 if a random half of the points of a spectrogram is lost, 0.5 if nine in ten are. Below 0, noise
         was added, or is more even than noise is. nan if nothing of the kind is audible in both signals.
     """
-    return _musical_noise(*analyse_both(original, decoded, sample_rate))
+    noise = (first.periodicity < VOICED) & first.within(AUDIBLE_RANGE)
+    width = round(BAND_WIDTH * WINDOW_SECONDS)
+    num_bands = (first.power.shape[1] - 1) // width
+    before, after = (
+        rearrange(frames.power[noise, 1 : 1 + num_bands * width], "t (band f) -> t band f", f=width)
+        for frames in (first, second)
+    )
+    floor = first.below_loudest(AUDIBLE_RANGE)
+    audible = (before.sum(axis=2) > floor) & (after.sum(axis=2) > floor)
+    return _mean(_log_kurtosis(after, audible) - _log_kurtosis(before, audible))
 
 
-def steady_tone(original: Samples, decoded: Samples, sample_rate: int) -> float:
+def steady_tone(first: Frames, second: Frames) -> float:
     """Whistling, such as networks do at multiples of their frame rate: the tallest new line in the mean spectrum.
 
     The level of each frequency above 1 kHz is averaged in dB over the active frames of the original. What the decoded
     signal has over the original is compared with the median of the frequencies up to 100 Hz away.
 
-    Args, errors: See `artefacts`.
+    Args: See `band_error`.
 
     Returns:
-        dB; less than 4 by chance. nan if the original is silent, or knows no such frequencies.
+        dB; less than 4 by chance, from 2 s on. nan if the original is silent, or knows no such frequencies.
     """
-    return _steady_tone(*analyse_both(original, decoded, sample_rate))
+    active = first.within(ACTIVE_RANGE)
+    high = first.frequencies >= LOWEST_LINE
+    if not active.any() or not high.any():
+        return float("nan")
+    floor = first.below_loudest(AUDIBLE_RANGE) / len(first.frequencies)
+    spectra = ((10 * np.log10(frames.power[active][:, high] + floor)).mean(axis=0) for frames in (second, first))
+    excess = np.subtract(*spectra)
+    around = sliding_window_view(np.pad(excess, LINE_NEIGHBOURS, "edge"), 2 * LINE_NEIGHBOURS + 1)
+    return float((excess - np.median(around, axis=1)).max())
 
 
-def harmonicity_change(original: Samples, decoded: Samples, sample_rate: int, *, voiced: bool) -> float:
+def harmonicity_change(first: Frames, second: Frames, *, voiced: bool) -> float:
     """Mean change of the harmonics-to-noise ratio in the active frames of the original.
 
     The ratio is `codec.evaluate.frames.Frames.harmonicity`.
 
-    Args, errors: See `artefacts`. `voiced`: whether in the frames with a voice, or in the others.
+    Args:
+        first: Of the original.
+        second: Of the decoded signal.
+        voiced: Whether in the frames with a voice, or in the others.
 
     Returns:
         dB. Below 0, voices are hoarse; above 0, they buzz, or there is buzzing in place of noise. nan if there are no
         such frames.
     """
-    return _harmonicity_change(*analyse_both(original, decoded, sample_rate), voiced=voiced)
+    frames = ((first.periodicity >= VOICED) == voiced) & first.within(ACTIVE_RANGE)
+    return _mean((second.harmonicity - first.harmonicity)[frames])
 
 
 def pre_echo(original: Samples, decoded: Samples, sample_rate: int) -> float:
@@ -192,45 +218,6 @@ def signal_level(signal: Samples, sample_rate: int) -> float:
 def noise_floor(signal: Samples, sample_rate: int) -> float:
     """Level that a twentieth of the frames stays below, dB: that of the noise, if speech has its pauses."""
     return _decibels(float(np.quantile(analyse(signal, sample_rate).level, 0.05)))
-
-
-def _fricative_error(first: Frames, second: Frames) -> float:
-    fricatives = first.band(FRICATIVE_CORNER) >= FRICATIVE_SHARE * first.level
-    return _level_error(first, second, fricatives & first.within(ACTIVE_RANGE), FRICATIVE_CORNER)
-
-
-def _band_error(first: Frames, second: Frames, lowest: float, highest: float) -> float:
-    return _level_error(first, second, first.within(ACTIVE_RANGE), lowest, highest)
-
-
-def _musical_noise(first: Frames, second: Frames) -> float:
-    noise = (first.periodicity < VOICED) & first.within(AUDIBLE_RANGE)
-    width = round(BAND_WIDTH * WINDOW_SECONDS)
-    num_bands = (first.power.shape[1] - 1) // width
-    before, after = (
-        rearrange(frames.power[noise, 1 : 1 + num_bands * width], "t (band f) -> t band f", f=width)
-        for frames in (first, second)
-    )
-    floor = first.below_loudest(AUDIBLE_RANGE)
-    audible = (before.sum(axis=2) > floor) & (after.sum(axis=2) > floor)
-    return _mean(_log_kurtosis(after, audible) - _log_kurtosis(before, audible))
-
-
-def _steady_tone(first: Frames, second: Frames) -> float:
-    active = first.within(ACTIVE_RANGE)
-    high = first.frequencies >= LOWEST_LINE
-    if not active.any() or not high.any():
-        return float("nan")
-    floor = first.below_loudest(AUDIBLE_RANGE) / len(first.frequencies)
-    spectra = ((10 * np.log10(frames.power[active][:, high] + floor)).mean(axis=0) for frames in (second, first))
-    excess = np.subtract(*spectra)
-    around = sliding_window_view(np.pad(excess, LINE_NEIGHBOURS, "edge"), 2 * LINE_NEIGHBOURS + 1)
-    return float((excess - np.median(around, axis=1)).max())
-
-
-def _harmonicity_change(first: Frames, second: Frames, *, voiced: bool) -> float:
-    frames = ((first.periodicity >= VOICED) == voiced) & first.within(ACTIVE_RANGE)
-    return _mean((second.harmonicity - first.harmonicity)[frames])
 
 
 def _level_error(first: Frames, second: Frames, mask: Mask, lowest: float, highest: float = np.inf) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -191,7 +192,8 @@ class _Trial:
             latents, encode_seconds = _time(self.codec.encode_latents, on_device)
             estimate, decode_seconds = _time(self.codec.decoder, latents)
         else:
-            codes, encode_seconds = _time(self.codec.encode, on_device, self.num_quantizers)
+            encode = partial(self.codec.encode, num_quantizers=self.num_quantizers, rate_weight=self.codec.rate_weight)
+            codes, encode_seconds = _time(encode, on_device)
             estimate, decode_seconds = _time(self.codec.decode, codes)
             num_bytes = len(write_stream(self._to_stream(codes.cpu(), length), self.codec.entropy))
             self.counts += count_codes(codes.cpu(), self.codec.codebook_size)

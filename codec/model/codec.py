@@ -135,7 +135,7 @@ class Codec(nn.Module):
 
     @property
     def rate_weight(self) -> float:
-        """Weight of bits, unless the caller of `encode` says otherwise: 0 without tables, which alone save them."""
+        """Weight of bits for codes that are to be entropy-coded; 0 without the tables for that."""
         return 0.0 if self.entropy is None else self.config.quantizer.rate_weight
 
     def bitrate(self, num_quantizers: int | None = None) -> float:
@@ -200,7 +200,7 @@ class Codec(nn.Module):
         num_quantizers: int | None = None,
         *,
         beam_size: int | None = None,
-        rate_weight: float | None = None,
+        rate_weight: float = 0.0,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Audio to codes.
@@ -210,8 +210,8 @@ class Codec(nn.Module):
             num_quantizers: How many first stages. Default: all.
             beam_size: How many sequences of codes the search keeps from stage to stage; see `ResidualVQ.encode`.
                 Default: that of the model.
-            rate_weight: Weight of the bits that codes will take; see `ResidualVQ.encode`. Default: that of the model
-                if it has entropy tables; else 0, as it should be for codes that are not to be entropy-coded.
+            rate_weight: Weight of the bits that codes will take if they are entropy-coded; see `ResidualVQ.encode`.
+                Files are made with that of the model, `rate_weight`.
             lengths: For examples of several lengths, padded at their ends: samples of each, from 1 to `time`, [batch].
                 What the padding holds changes no code of the first `num_frames(length)` frames, which are those of the
                 example alone; the frames after them mean nothing. Not in streaming: there, feed silence.
@@ -230,17 +230,16 @@ class Codec(nn.Module):
         if not 1 <= stages <= self.num_quantizers:
             raise ValueError(f"num_quantizers must be from 1 to {self.num_quantizers}; got {num_quantizers}")
         beams = self.beam_size if beam_size is None else beam_size
-        weight = self.rate_weight if rate_weight is None else rate_weight
         if beams < 1:  # before a stream takes the audio
             raise ValueError(f"beam_size must be positive; got {beam_size}")
-        self.quantizer.check_rate_weight(weight)
+        self.quantizer.check_rate_weight(rate_weight)
         self._check_shape(waveform)
         if lengths is not None:
             waveform = self._silence_padding(waveform, lengths)
         latents = self.encode_latents(waveform)
         if self.state is not None:
-            self.state.choice = (stages, beams, weight)
-        return self._quantize(latents, stages, beams, weight)
+            self.state.choice = (stages, beams, rate_weight)
+        return self._quantize(latents, stages, beams, rate_weight)
 
     def flush(self) -> Tensor:
         """End the audio of a stream: silence completes its last frame, and stands where the encoder looks ahead.
@@ -256,7 +255,7 @@ class Codec(nn.Module):
         silent = self._silence_after(self.state.length) if self.state.length else 0
         latents = self.encode_latents(self.state.waiting.new_zeros(self.state.batch_size, 1, silent))
         self.state.ended = True
-        return self._quantize(latents, *(self.state.choice or (self.num_quantizers, self.beam_size, self.rate_weight)))
+        return self._quantize(latents, *(self.state.choice or (self.num_quantizers, self.beam_size, 0.0)))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes to audio.

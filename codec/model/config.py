@@ -83,8 +83,7 @@ class QuantizerConfig:
             each step lowers it by the same factor.
         beam_size: Sequences of codes that the search keeps where a codec encodes, unless the caller says otherwise; see
             `ResidualVQ.encode`. Training takes the nearest codes.
-        rate_weight: Weight of bits where a codec with tables for entropy coding encodes, unless the caller says
-            otherwise; see `ResidualVQ.encode`.
+        rate_weight: Weight of bits in codes that are entropy-coded; see `ResidualVQ.encode`.
     """
 
     num_quantizers: int = 12

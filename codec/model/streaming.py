@@ -31,7 +31,6 @@ class CodecState:
     choice: tuple[int, int, float] | None = None
     ended: bool = False
     _search: BeamSearch | None = None
-    _search_key: tuple[int, float] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -72,10 +71,10 @@ class CodecState:
 
     def search_of(self, quantizer: ResidualVQ, num_quantizers: int, rate_weight: float) -> BeamSearch:
         """The search of the stream, made when it is first asked for: for a few frames that takes the longest."""
-        key = (num_quantizers, rate_weight)
-        if self._search is None or self._search_key != key:
-            self._search, self._search_key = quantizer.search(num_quantizers, rate_weight=rate_weight), key
-        return self._search
+        search = self._search
+        if search is None or (search.num_quantizers, search.rate_weight) != (num_quantizers, rate_weight):
+            search = self._search = quantizer.search(num_quantizers, rate_weight=rate_weight)
+        return search
 
     def check_batch(self, name: str, tensor: Tensor) -> None:
         """Raise a RuntimeError unless a tensor has an example for each stream."""

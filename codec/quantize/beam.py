@@ -40,7 +40,8 @@ class BeamSearch:
     """Finds codes whose vectors add up to nearly the rows, over all stages together.
 
     The code nearest to a residual is not always the one after which the next stages can do best. From stage to stage
-    the best sequences of codes are kept, by the squared length of what they leave, and by what they cost.
+    the best sequences of codes are kept, by the squared length of what they leave, and by what they cost. In float32
+    whatever autocast says.
 
     Args:
         stages: Of one head each. What the search needs of them is computed here, once: it does not see what they
@@ -48,13 +49,18 @@ class BeamSearch:
         rate_weight: Weight of bits; see `codec.quantize.rate`.
 
     Raises:
-        ValueError: `rate_weight` is out of range, or a stage chooses by another measure than squared distance.
+        ValueError: A stage has several heads; or `rate_weight` is out of range, or not 0 where a stage chooses by
+            another measure than squared distance.
         RuntimeError: A stage has seen no training batch.
     """
 
     def __init__(self, stages: Sequence[VectorQuantize], rate_weight: float = 0.0):
         check_rate_weight(rate_weight, stages)
-        with torch.no_grad():
+        if any(stage.heads > 1 for stage in stages):
+            raise ValueError(f"heads must be 1 for a search over stages; got {stages[0].heads}")
+        self.num_quantizers = len(stages)
+        self.rate_weight = rate_weight
+        with torch.no_grad(), torch.autocast(stages[0].codebooks[0].usage.device.type, enabled=False):
             self._stages = [_prepare(stage, rate_weight) for stage in stages]
 
     def __call__(self, rows: Tensor, beam_size: int) -> Tensor:
@@ -67,7 +73,7 @@ class BeamSearch:
         Returns:
             Codes, [n, stages].
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
             blocks = rows.split(max(1, BLOCK_ROWS // beam_size))
             return torch.cat([_search(self._stages, block, beam_size) for block in blocks])
 

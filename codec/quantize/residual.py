@@ -163,7 +163,7 @@ class ResidualVQ(nn.Module):
         """A search over the first stages as they are now, for `encode` to use again and again.
 
         Raises:
-            ValueError: As `encode`.
+            ValueError: As `encode`; or the stages have several heads.
             RuntimeError: Before the first training batch.
         """
         return BeamSearch(self._first_stages(num_quantizers), rate_weight)
@@ -187,7 +187,7 @@ class ResidualVQ(nn.Module):
             rate_weight: Weight of the bits that codes take once they are entropy-coded; see `codec.quantize.rate`. 0.1
                 to 0.3 save bits for little loss.
             search: What `search` returned for as many stages and the same weight: saves its making, which takes longer
-                than the codes of a few positions do.
+                than the codes of a few positions do. The nearest codes, with neither beam nor weight, take none.
 
         Returns:
             [batch, num_quantizers, *positions], or [batch, num_quantizers, heads, *positions]; int64.
@@ -195,12 +195,17 @@ class ResidualVQ(nn.Module):
         Raises:
             ValueError: There are not so many stages, `x` is of another shape, or `beam_size` is not positive or more
                 than 1 with several heads, or `rate_weight` is out of range or not 0 with several heads or another
-                measure than squared distance.
+                measure than squared distance, or `search` is one of another number of stages or weight.
             RuntimeError: Before the first training batch.
         """
         stages = self._first_stages(num_quantizers)
         if beam_size < 1 or (beam_size > 1 and self.heads > 1):
             raise ValueError(f"beam_size must be positive, and 1 with several heads; got {beam_size}")
+        if search and (search.num_quantizers, search.rate_weight) != (len(stages), rate_weight):
+            raise ValueError(
+                f"search must be of {len(stages)} stages and the weight {rate_weight}; "
+                f"got {search.num_quantizers} and {search.rate_weight}"
+            )
         with torch.autocast(x.device.type, enabled=False):
             rows, positions = to_rows(x, self.dim, self.channel_last)
             residual = self.project_in(rows)

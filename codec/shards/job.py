@@ -133,7 +133,6 @@ def codec_facts(codec: Codec, num_quantizers: int) -> CodecFacts:
         codebook_size=codec.codebook_size,
         num_quantizers=num_quantizers,
         beam_size=codec.beam_size,
-        rate_weight=codec.rate_weight,
     )
 
 

@@ -50,7 +50,6 @@ class CodecFacts:
         codebook_size: Codes of a stage, at most 65,536.
         num_quantizers: Stages that were kept.
         beam_size: Of the search for the codes.
-        rate_weight: Of the bits, in that search.
 
     Raises:
         ValueError: A number is out of range.
@@ -63,7 +62,6 @@ class CodecFacts:
     codebook_size: int
     num_quantizers: int
     beam_size: int = 1
-    rate_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.codebook_size <= MAX_CODEBOOK_SIZE:

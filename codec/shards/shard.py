@@ -100,9 +100,10 @@ def make_shard(
         raise ValueError(
             f"codec must have the weights {job.codec.fingerprint} of the job in {folder}; got {facts.fingerprint}"
         )
-    search, asked = (facts.beam_size, facts.rate_weight), (job.codec.beam_size, job.codec.rate_weight)
-    if search != asked:
-        raise ValueError(f"codec must have beam_size and rate_weight {asked} of the job in {folder}; got {search}")
+    if facts.beam_size != job.codec.beam_size:
+        raise ValueError(
+            f"codec must have the beam_size {job.codec.beam_size} of the job in {folder}; got {facts.beam_size}"
+        )
     recordings = recordings_of(folder, index)
     rows: dict[int, Row] = {}
     errors: dict[int, BadClip] = {}

@@ -80,7 +80,7 @@ def encode_source(
     length = 0
 
     # Packed, every code takes the same bits.
-    rate_weight = None if header.entropy else 0.0
+    rate_weight = codec.rate_weight if header.entropy else 0.0
 
     def encode(waveform: Tensor) -> None:
         on_device = rearrange(waveform, "c t -> c 1 t").to(codec.device)

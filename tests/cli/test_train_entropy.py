@@ -2,6 +2,7 @@ import os
 import pty
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,20 @@ def test_channels_and_half_minutes_are_sequences(model_folder, tmp_path):
     assert {each.dtype for each in codes} == {np.dtype(np.uint16)}
     assert shares == pytest.approx([30 / 31.5, 31 / 31.5, 1])
     assert skipped == []
+
+
+def test_bits_weigh_as_they_will_once_there_are_tables(model_folder, tmp_path):
+    codec = Codec.from_pretrained(model_folder)
+    codec.config = replace(codec.config, quantizer=replace(codec.config.quantizer, rate_weight=1.0))
+    codec.entropy = None
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", samples, 16_000, subtype="FLOAT")
+    waveform = torch.from_numpy(samples)[None, None]
+    with torch.inference_mode():
+        (codes,) = encode_files(codec, [tmp_path / "noise.wav"], 1.0, [], [].append)
+        weighed, nearest = codec.encode(waveform, rate_weight=1.0)[0], codec.encode(waveform)[0]
+    assert np.array_equal(codes, weighed.numpy())
+    assert not torch.equal(weighed, nearest)
 
 
 def test_a_terminal_shows_what_is_being_done(monkeypatch):

@@ -111,6 +111,12 @@ def test_both_transforms_pass_the_gradient():
     assert (waveform.grad != 0).all()
 
 
+def test_frames_one_by_one_are_those_of_the_whole_to_the_last_bit():
+    waveform, layer = torch.randn(1, 1, 41 * 320), MDCT(320, 10.0)
+    frames = [layer(waveform[..., start : start + 640]) for start in range(0, 40 * 320, 320)]
+    assert torch.equal(torch.cat(frames, dim=-1), layer(waveform))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_samples_are_of_float32_under_autocast(dtype):
     coefficients, layer = torch.randn(2, 16, 5, dtype=dtype), InverseMDCT(16)

@@ -121,6 +121,37 @@ def test_a_search_that_was_made_before_finds_the_same() -> None:
     assert torch.equal(quantizer.encode(x, 2, beam_size=3, rate_weight=0.5, search=search), expected)
 
 
+@pytest.mark.parametrize(("stages", "rate_weight"), [(3, 0.5), (2, 0.3)])
+def test_a_search_of_other_stages_or_another_weight_is_refused(stages: int, rate_weight: float) -> None:
+    quantizer = trained(steps=1)
+    search = quantizer.search(stages, rate_weight=rate_weight)
+    message = f"^search must be of 2 stages and the weight 0.5; got {stages} and {rate_weight}$"
+    with pytest.raises(ValueError, match=message):
+        quantizer.encode(latents(2), 2, rate_weight=0.5, search=search)
+
+
+def test_a_search_of_heads_is_refused() -> None:
+    quantizer = ResidualVQ([VectorQuantize(DIM, SIZE, heads=2)])
+    quantizer(latents())
+    with pytest.raises(ValueError, match=r"^heads must be 1 for a search over stages; got 2$"):
+        quantizer.search()
+
+
+@pytest.mark.parametrize(("options", "rate_weight"), [({}, 0.5), ({"codebook_dim": 4}, 0.0)])
+def test_a_search_is_made_in_float32_under_autocast(options: dict[str, object], rate_weight: float) -> None:
+    quantizer = ResidualVQ([VectorQuantize(DIM, SIZE, **options) for _ in range(STAGES)])
+    quantizer(latents())
+    x = latents(2)
+    expected = quantizer.eval().encode(x, beam_size=3, rate_weight=rate_weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        search = quantizer.search(rate_weight=rate_weight)
+    assert torch.equal(quantizer.encode(x, beam_size=3, rate_weight=rate_weight, search=search), expected)
+    rows = torch.randn(100, DIM)
+    expected = search(rows, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(search(rows, 3), expected)
+
+
 def test_each_group_weighs_bits() -> None:
     groups = [trained(), trained()]
     x = latents(2)

@@ -12,13 +12,13 @@ def test_facts_come_back_from_the_metadata(facts: CodecFacts) -> None:
     metadata = facts.to_metadata()
     assert metadata["codec.fingerprint"] == "0123456789abcdef"
     assert CodecFacts.from_metadata({"pandas": "{}", **metadata}) == facts
-    odd = replace(facts, frame_rate=44_100 / 588 / 3, model="3.0", beam_size=2, rate_weight=0.15)
+    odd = replace(facts, frame_rate=44_100 / 588 / 3, model="3.0", beam_size=2)
     assert CodecFacts.from_metadata(odd.to_metadata()) == odd
 
 
 def test_shards_of_before_the_search_was_told_had_the_nearest_codes(facts: CodecFacts) -> None:
-    metadata = replace(facts, beam_size=2, rate_weight=0.15).to_metadata()
-    del metadata["codec.beam_size"], metadata["codec.rate_weight"]
+    metadata = replace(facts, beam_size=2).to_metadata()
+    del metadata["codec.beam_size"]
     assert CodecFacts.from_metadata(metadata) == facts
 
 

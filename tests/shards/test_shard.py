@@ -274,7 +274,7 @@ def test_another_search_for_codes_is_refused(tmp_path, codec, librispeech) -> No
     beams = codec.beam_size + 1
     quantizer = replace(other.config.quantizer, beam_size=beams)
     other.config = replace(other.config, quantizer=quantizer)
-    with pytest.raises(ValueError, match=rf"beam_size and rate_weight \({codec.beam_size}, .*; got \({beams}, "):
+    with pytest.raises(ValueError, match=f"codec must have the beam_size {codec.beam_size} of the job .*; got {beams}"):
         make_shard(tmp_path, 0, other)
 
 

@@ -52,7 +52,7 @@ def test_bits_weigh_only_where_they_are_saved(codec, long_speech, tmp_path):
     with torch.inference_mode():
         nearest = codec.encode(long_speech[None])
         codec.entropy = learn_tables([nearest[0].numpy()], codec.codebook_size)
-        weighed = codec.encode(long_speech[None])
+        weighed = codec.encode(long_speech[None], rate_weight=1.0)
     soundfile.write(tmp_path / "a.wav", long_speech[0].numpy(), 16_000, subtype="FLOAT")
     for entropy, expected in ((True, weighed), (False, nearest)):
         file = io.BytesIO()
