@@ -11,11 +11,14 @@ from codec import Codec
 from codec.audio import AudioFileError, find_audio
 from codec.cli.encode import parse_bitrate
 from codec.cli.errors import one_line_errors
+from codec.corpora.manifest import read_manifest
 from codec.evaluate import ROW_HEADINGS, STAGE_HEADINGS, evaluate, markdown_table, usual_bitrates
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Audio files are looked for here and below.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With audio files in it or below; or a manifest of them.")
+    ],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder that holds one.")] = "speech_16khz",
     bitrate: Annotated[
         list[int] | None,
@@ -31,7 +34,7 @@ def main(
 ) -> None:
     """Print Markdown tables of the bitrates on disk, with their quality and speed, and of the use of every stage."""
     with one_line_errors(AudioFileError, ImportError, RuntimeError, ValueError):
-        clips = find_audio(folder)
+        clips = [clip.path for clip in read_manifest(source)] if source.is_file() else find_audio(source)
         codec = Codec.from_pretrained(model).to(device)
         progress = track(clips, f"{len(clips)} clips", console=Console(stderr=True), transient=True)
         report = evaluate(codec, progress, bitrate or usual_bitrates(codec), unquantized=unquantized, jobs=jobs)

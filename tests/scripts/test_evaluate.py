@@ -48,6 +48,14 @@ def test_bitrates_are_chosen_and_the_latents_scored(rows: Callable) -> None:
     assert 0 < float(table[2][0]) <= 1200
 
 
+def test_a_manifest_lists_the_clips(
+    script: ModuleType, clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "some.tsv").write_text(f"path\tduration\n{clips[1]}\t2.0\n")
+    script.main(tmp_path / "some.tsv", bitrate=[500])
+    assert capsys.readouterr().out.splitlines()[4].split("|")[7].strip() == "1"
+
+
 def test_a_folder_without_audio_is_an_error_of_one_line(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
