@@ -38,6 +38,7 @@ PAGES = [
         "docs/training.md",
         "recipes/README.md",
         "recipes/librispeech/README.md",
+        "recipes/librispeech/clips/README.md",
         "recipes/librispeech_lm/README.md",
     )
 ]
