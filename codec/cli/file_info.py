@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from codec.bitstream import EntropyTables, Header, StreamReader
+    from codec.bitstream import Header, StreamReader
+    from codec.model.folder import StoredTables
 
 PCM_BYTES = 2
 # Counts of all codes of all stages that are kept; a header may claim stages and bits for more memory than there is.
@@ -129,7 +130,8 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
         reader = StreamReader(file, conceal=True)
         # Not any path that a file asks for: its header is anyone's.
         folder = model_folder or shipped_models().get(header.model)
-        entropies = None if problems else _stage_entropies(reader, folder)
+        stored = _stored_tables(folder)
+        entropies = None if problems else _stage_entropies(reader, stored)
         size = file.seek(0, os.SEEK_END)
     length = verified.length
     num_codes = header.codes_in(verified.num_frames)
@@ -149,7 +151,7 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
         entropy=header.entropy,
         model_rate=header.model_rate,
         frame_rate=header.frame_rate,
-        latency=_latency(folder, header),
+        latency=_latency(folder, stored, header),
         num_frames=verified.num_frames,
         frames_per_chunk=header.frames_per_chunk,
         num_chunks=verified.num_chunks,
@@ -162,43 +164,42 @@ def read_file_info(path: Path, model_folder: Path | None = None) -> FileInfo:
     )
 
 
-def _latency(folder: Path | None, header: "Header") -> float | None:
+def _latency(folder: Path | None, stored: "list[StoredTables]", header: "Header") -> float | None:
     """Of the model in a folder, ms; None if it is not that of the header, as far as can be told without its weights."""
-    from codec.model.folder import load_config, load_tables, tables_files
+    from codec.model.folder import load_config
 
     if folder is None:
         return None
     try:
         model = load_config(folder).model
-        weights = {load_tables(path).belongs_to for path in tables_files(folder)} - {None}
     except ValueError:
         return None
+    weights = {each.belongs_to for each in stored} - {None}
     if weights and header.fingerprint not in weights:
         return None
     same = (model.sample_rate, model.hop_length) == (header.model_rate, header.hop_length)
     return 1000 * model.latency if same else None
 
 
-def _load_tables(folder: Path | None, fingerprint: str) -> "EntropyTables | None":
-    """Tables beside a model; None if there are none, or not these."""
+def _stored_tables(folder: Path | None) -> "list[StoredTables]":
+    """Tables beside a model, those that can be read."""
     from codec.model.folder import load_tables, tables_files
 
+    stored = []
     for path in [] if folder is None else tables_files(folder):
         with suppress(ValueError):
-            tables = load_tables(path).tables
-            if tables.fingerprint == fingerprint:
-                return tables
-    return None
+            stored.append(load_tables(path))
+    return stored
 
 
-def _stage_entropies(reader: "StreamReader", folder: Path | None) -> list[float] | None:
+def _stage_entropies(reader: "StreamReader", stored: "list[StoredTables]") -> list[float] | None:
     import numpy as np
 
     header = reader.header
     if header.num_quantizers << header.bits > MAX_COUNTS:
         return None
     if header.entropy is not None:
-        tables = _load_tables(folder, header.entropy)
+        tables = next((each.tables for each in stored if each.tables.fingerprint == header.entropy), None)
         if tables is None:
             return None
         reader.use(tables)
