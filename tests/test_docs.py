@@ -32,8 +32,10 @@ PAGES = [
     ROOT / name
     for name in (
         "README.md",
+        "docs/ablations.md",
         "docs/commands.md",
         "docs/format.md",
+        "docs/models.md",
         "docs/tokens.md",
         "docs/training.md",
         "recipes/README.md",

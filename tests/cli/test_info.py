@@ -40,7 +40,7 @@ def test_a_file_needs_neither_model_nor_torch(code_file, start_python, options):
 def test_a_model_is_shown_by_its_name(run):
     result = run("info", "speech_16khz")
     assert (result.exit_code, result.stderr) == (0, "")
-    for shown in ("speech_16khz (", "16000 Hz", "50 frames/s", "70 ms", "12 of 1024 codes", "500 1000 1500", "8556176"):
+    for shown in ("speech_16khz (", "16000 Hz", "50 frames/s", "60 ms", "20 of 1024 codes", "500 1000 1500", "8507232"):
         assert shown in result.stdout
 
 

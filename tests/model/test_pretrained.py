@@ -21,24 +21,25 @@ def codec() -> Codec:
 def test_it_is_small(codec):
     folder = shipped_models()["speech_16khz"]
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 32_000_000
-    assert sum(tensor.numel() for tensor in codec.state_dict().values()) <= 10_000_000
+    assert sum(tensor.numel() for tensor in codec.state_dict().values()) <= 12_000_000
 
 
-def test_it_has_twelve_bitrates_up_to_6_kbit_per_second(codec):
-    assert [codec.bitrate(stages) for stages in range(1, 13)] == [500.0 * stages for stages in range(1, 13)]
+def test_it_has_twenty_bitrates_up_to_10_kbit_per_second(codec):
+    assert [codec.bitrate(stages) for stages in range(1, 21)] == [500.0 * stages for stages in range(1, 21)]
+    assert codec.latency == pytest.approx(0.06)
     assert (codec.sample_rate, codec.frame_rate, codec.codebook_size) == (16_000, 50.0, 1024)
 
 
 def test_quality_rises_with_the_bitrate(codec, clips):
-    rows = evaluate(codec, clips, [1500, 3000, 6000]).rows
+    rows = evaluate(codec, clips, [2500, 5000, 10_000]).rows
     for measure in ("pesq_wb", "stoi", "si_sdr"):
         scores = [getattr(row.scores, measure) for row in rows]
         assert scores == sorted(scores), measure
-    assert rows[-1].scores.pesq_wb >= 1.8
-    assert rows[-1].scores.stoi >= 0.84
+    assert rows[-1].scores.pesq_wb >= 2.4
+    assert rows[-1].scores.stoi >= 0.9
 
 
-@pytest.mark.parametrize("bitrate", [500, 1500, 3000, 6000])
+@pytest.mark.parametrize("bitrate", [500, 2500, 5000, 10_000])
 def test_ten_seconds_come_back_to_the_sample_from_a_file_smaller_than_promised(tmp_path, clips, bitrate):
     original, coded, decoded = (tmp_path / name for name in ("in.wav", "out.rvq", "out.wav"))
     speech = np.concatenate([soundfile.read(clip)[0] for clip in clips])[: 10 * 16_000 - 7]
@@ -47,7 +48,7 @@ def test_ten_seconds_come_back_to_the_sample_from_a_file_smaller_than_promised(t
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
     # Entropy coding keeps what it is for, beside what headers and checksums take.
-    assert coded.stat().st_size <= 0.88 * bitrate * len(speech) / 16_000 / 8 + 200
+    assert coded.stat().st_size <= 0.8 * bitrate * len(speech) / 16_000 / 8 + 200
     assert soundfile.info(decoded).frames == len(speech)
 
 
