@@ -227,7 +227,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, job, recordings) -> N
 
 def test_settings_out_of_range_are_refused_before_anything_is_written(codec, recordings) -> None:
     for options, message in (
-        ({"num_quantizers": 13}, "num_quantizers must be from 1 to 12; got 13"),
+        ({"num_quantizers": 21}, "num_quantizers must be from 1 to 20; got 21"),
         ({"shard_size": 0}, "shard_size must be positive and finite; got 0"),
         ({"batch_seconds": 0.0}, "batch_seconds must be positive and finite; got 0"),
         ({"batch_seconds": math.inf}, "batch_seconds must be positive and finite; got inf"),

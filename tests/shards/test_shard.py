@@ -76,7 +76,9 @@ def test_codes_are_those_of_each_file_alone(tmp_path, codec, corpus, batch_secon
     assert different <= math.ceil(NEAR_TIES * sum(codes.size for codes in alone))
 
 
-def test_the_first_stages_alone_are_those_of_all(tmp_path, codec, librispeech) -> None:
+def test_without_a_beam_the_first_stages_alone_are_those_of_all(tmp_path, codec, librispeech, monkeypatch) -> None:
+    greedy = replace(codec.config, quantizer=replace(codec.config.quantizer, beam_size=1))
+    monkeypatch.setattr(codec, "config", greedy)
     _, whole = tokenize(tmp_path / "whole", codec, librispeech / "dev-clean")
     _, first = tokenize(tmp_path / "first", codec, librispeech / "dev-clean", num_quantizers=3)
     assert len(whole) == 1
